@@ -1,0 +1,30 @@
+"""An image, resolved to a digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ResolvedImage:
+    """An image that a service brings.
+
+    Attributes:
+        name: what the project calls it: the reference in manifests that is replaced.
+        repository: registry, path and name, without tag or digest.
+        tag: tag it was pushed or found under.
+        digest: ``sha256:…`` of its manifest, as the registry says.
+        origin: built now, found in the registry under the key of its content, or taken from a lock, record or base.
+    """
+
+    name: str
+    repository: str
+    tag: str
+    digest: str
+    origin: Literal["built", "found", "locked"]
+
+    @property
+    def reference(self) -> str:
+        """``repository:tag@digest``: what pods get. The digest decides; the tag is for people."""
+        return f"{self.repository}:{self.tag}@{self.digest}" if self.tag else f"{self.repository}@{self.digest}"

@@ -1,0 +1,155 @@
+"""Lock and record: what was, or will be, deployed, precisely enough to do it again.
+
+A lock holds no secret. A record holds the rendered manifests too (Secrets included) and therefore
+lives only in the Secret ``sandbox-record`` of its namespace. Both are read back as untrusted input.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sandbox.model.errors import InvalidInput
+from sandbox.model.objects import Manifest, ObjectRef, digest
+
+API_VERSION: Literal["sandbox.dev/v1"] = "sandbox.dev/v1"
+DeploymentKind = Literal["chart", "kustomize", "manifests"]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageLock(_Data):
+    """An image by digest; ``name`` is what the project's files call it."""
+
+    name: str
+    repository: str
+    tag: str = ""
+    digest: str
+
+
+class ChartLock(_Data):
+    """A Helm chart and the release it is installed as; ``digest`` is over the chart's files."""
+
+    release: str
+    name: str
+    version: str
+    app_version: str = ""
+    digest: str
+
+
+class ServiceLock(_Data):
+    """One service, resolved: where it comes from and what it is deployed with."""
+
+    kind: DeploymentKind
+    repo: str
+    ref: str
+    commit: str
+    pushed: bool | None = None
+    dirty: bool = False
+    path: str = ""
+    chart: ChartLock | None = None
+    images: tuple[ImageLock, ...] = ()
+    # Values files' names, in order, then what is set on top (no secrets: those come from the cluster or SOPS).
+    values_files: tuple[str, ...] = ()
+    # Over everything that decides what is deployed: chart or manifests, values, images. Equal: nothing to do.
+    input_digest: str
+    # Over the rendered manifests, Secret data included.
+    manifest_digest: str
+
+
+class Lock(_Data):
+    """A version manifest, resolved. ``digest`` covers all the rest: an edited lock is noticed."""
+
+    apiVersion: Literal["sandbox.dev/v1"] = API_VERSION
+    kind: Literal["Lock"] = "Lock"
+    project: str
+    env: str
+    services: dict[str, ServiceLock]
+    tools: dict[str, str] = Field(default_factory=dict)
+    created_at: datetime
+    created_by: str = ""
+    digest: str = ""
+
+    def sealed(self) -> Lock:
+        """The same lock with its digest filled in."""
+        return self.model_copy(update={"digest": self._own_digest()})
+
+    def verify(self) -> None:
+        """Check that nobody edited it.
+
+        Raises:
+            InvalidInput: the digest does not match.
+        """
+        if self.digest != self._own_digest():
+            raise InvalidInput(
+                "the lock's contents do not match its digest",
+                why=f"it says {self.digest or 'no digest'}, its contents give {self._own_digest()}",
+                hint="a lock is not edited by hand: make a new one with `sandbox lock`",
+            )
+
+    def _own_digest(self) -> str:
+        return digest(self.model_dump(mode="json", exclude={"digest"}))
+
+
+class InventoryItem(_Data):
+    """An object that the record owns."""
+
+    group: str
+    version: str
+    kind: str
+    name: str
+    namespace: str = ""
+
+    @classmethod
+    def of(cls, ref: ObjectRef) -> InventoryItem:
+        return cls(group=ref.group, version=ref.version, kind=ref.kind, name=ref.name, namespace=ref.namespace)
+
+    @property
+    def ref(self) -> ObjectRef:
+        return ObjectRef(self.group, self.version, self.kind, self.name, self.namespace)
+
+
+class ServiceRecord(_Data):
+    """What one service put into the namespace.
+
+    Attributes:
+        manifests: as they were applied, hooks excluded; of a chart, as Helm rendered them.
+        hooks: Helm hooks of a chart.
+        values: the merged values of a chart.
+        revision: of the Helm release, where there is one.
+    """
+
+    lock: ServiceLock
+    manifests: list[Manifest]
+    hooks: list[Manifest] = Field(default_factory=list)
+    values: dict[str, Any] = Field(default_factory=dict)
+    inventory: list[InventoryItem]
+    needs: tuple[str, ...] = ()
+    ports: dict[str, int] = Field(default_factory=dict)
+    revision: int | None = None
+
+
+class Record(_Data):
+    """One deployment into one namespace. ``number`` counts up from 1.
+
+    Attributes:
+        namespace_uid: of the namespace; a copied record does not match its namespace.
+        outcome: deployed, or failed (then ``failure`` says why, one line).
+        patch: ``git diff --binary`` of a dirty tree.
+    """
+
+    apiVersion: Literal["sandbox.dev/v1"] = API_VERSION
+    kind: Literal["Record"] = "Record"
+    number: int
+    at: datetime
+    by: str
+    namespace_uid: str
+    outcome: Literal["deployed", "failed"]
+    failure: str = ""
+    lock: Lock
+    services: dict[str, ServiceRecord]
+    patch: str = ""
