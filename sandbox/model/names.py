@@ -26,16 +26,16 @@ def slug(text: str, *, longest: int = LONGEST_NAME) -> str:
     return _with_hash(plain, text, longest)
 
 
-def sandbox_name(owner: str, project: str, branch: str) -> str:
-    """Name a sandbox ``owner-project-branch``: an RFC 1123 label of at most 63 characters.
+def sandbox_name(owner: str, project: str, branch: str, *, longest: int = LONGEST_NAME) -> str:
+    """Name a sandbox ``owner-project-branch``: an RFC 1123 label of at most ``longest`` characters.
 
     The three slugs are joined by a dash, so two triples can meet (``a-b``, ``c`` and ``a``, ``b-c``):
     whoever creates the namespace compares owner, project and ref, which its annotations hold in full.
     """
     name = "-".join(slug(part) for part in (owner, project, branch))
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= longest:
         return name
-    return _with_hash(name, "\0".join((owner, project, branch)), LONGEST_NAME)
+    return _with_hash(name, "\0".join((owner, project, branch)), longest)
 
 
 def _with_hash(plain: str, text: str, longest: int) -> str:

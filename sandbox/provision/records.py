@@ -1,0 +1,131 @@
+"""Records in their namespace: Secrets ``sandbox-record-<number>``, gzipped, split when large, the last ten kept.
+
+A Secret may hold 1 MiB, so a record's parts are Secrets of their own; the label ``sandbox.dev/record``
+holds the number. A record is complete when all its parts are there: part 0 says how many, and is written last.
+Whoever may write in the namespace can change them: what is read back is validated and never executed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import io
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from sandbox.cluster import objects
+from sandbox.cluster.client import Cluster
+from sandbox.model import labels
+from sandbox.model.errors import Refused
+from sandbox.model.objects import Manifest, ObjectRef
+from sandbox.model.record import Record
+
+KEPT = 10
+_NUMBER = f"{labels.DOMAIN}/record"
+_PARTS = f"{labels.DOMAIN}/record-parts"
+# Below the 1 MiB that etcd and the API server allow, with room for metadata and base64 (4/3).
+_PART_BYTES = 700_000
+# A record is some hundred KB of YAML; more than this unpacked is a bomb.
+_MOST_BYTES = 64 * 1024 * 1024
+
+
+async def load_records(cluster: Cluster, namespace: str) -> list[Record]:
+    """All complete records of a namespace, oldest first.
+
+    Raises:
+        Refused: a record is there that cannot be read: it was changed by hand, or is from a newer version.
+    """
+    parts: dict[int, dict[int, Manifest]] = defaultdict(dict)
+    async for secret in objects.list_(cluster, "v1", "Secret", namespace, label_selector=_NUMBER):
+        number, part = _address(secret)
+        if number is not None:
+            parts[number][part] = secret
+    # Unpacking megabytes of JSON would hold up everything else that runs.
+    return await asyncio.to_thread(lambda: [_decode(parts[n]) for n in sorted(parts) if _complete(parts[n])])
+
+
+async def latest(cluster: Cluster, namespace: str) -> Record | None:
+    """The newest record of a namespace, or None."""
+    records = await load_records(cluster, namespace)
+    return records[-1] if records else None
+
+
+def last_deployed(records: Iterable[Record]) -> Record | None:
+    """The newest record of a deployment that came through, or None."""
+    deployed = [record for record in records if record.outcome == "deployed"]
+    return deployed[-1] if deployed else None
+
+
+async def save(cluster: Cluster, namespace: str, record: Record) -> None:
+    """Write a record (again), and forget the oldest over :data:`KEPT`."""
+    secrets = await asyncio.to_thread(_encode, record, namespace)
+    for secret in reversed(secrets):
+        await objects.apply(cluster, secret, namespace=namespace)
+    await _forget(cluster, namespace, record.number - KEPT, surplus=(record.number, len(secrets)))
+
+
+async def _forget(cluster: Cluster, namespace: str, newest: int, *, surplus: tuple[int, int]) -> None:
+    """Delete the records up to ``newest``, and what a longer version of the same record left behind."""
+    if newest < 1 and surplus[0] == 1:
+        return
+    async for secret in objects.list_(cluster, "v1", "Secret", namespace, label_selector=_NUMBER, metadata_only=True):
+        number, part = _address(secret)
+        if number is not None and (number <= newest or (number == surplus[0] and part >= surplus[1])):
+            await objects.delete(cluster, ObjectRef("", "v1", "Secret", secret["metadata"]["name"], namespace))
+
+
+def _encode(record: Record, namespace: str) -> list[Manifest]:
+    data = gzip.compress(record.model_dump_json().encode(), mtime=0)
+    chunks = [data[i : i + _PART_BYTES] for i in range(0, len(data), _PART_BYTES)]
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": labels.RECORD_TYPE,
+            "metadata": {
+                "name": f"{labels.RECORD_NAME}-{record.number}" + (f"-{part}" if part else ""),
+                "namespace": namespace,
+                "labels": {_NUMBER: str(record.number), labels.MANAGED_BY: labels.MANAGED_BY_VALUE},
+                "annotations": {_PARTS: str(len(chunks))},
+            },
+            "data": {"record": base64.b64encode(chunk).decode()},
+        }
+        for part, chunk in enumerate(chunks)
+    ]
+
+
+def _address(secret: Manifest) -> tuple[int | None, int]:
+    """Number and part that a Secret's name says; None for a name that is not ours."""
+    suffix = secret["metadata"]["name"].removeprefix(f"{labels.RECORD_NAME}-")
+    number, _, part = suffix.partition("-")
+    if not number.isdecimal() or (part and not part.isdecimal()) or len(suffix) > 15:
+        return None, 0
+    return int(number), int(part or 0)
+
+
+def _complete(parts: dict[int, Manifest]) -> bool:
+    count = (parts[0]["metadata"].get("annotations") or {}).get(_PARTS, "") if 0 in parts else ""
+    return count.isdecimal() and all(part in parts for part in range(int(count[:4])))
+
+
+def _decode(parts: dict[int, Manifest]) -> Record:
+    name = parts[0]["metadata"]["name"]
+    count = int(parts[0]["metadata"]["annotations"][_PARTS])
+    try:
+        data = b"".join(base64.b64decode(parts[part]["data"]["record"]) for part in range(count))
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as unpacked:
+            text = unpacked.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"unpacks to more than {_MOST_BYTES} bytes")
+        return Record.model_validate_json(text)
+    except (KeyError, TypeError, ValueError, OSError, EOFError, ValidationError) as error:
+        # pydantic's message quotes the input, which holds Secret data.
+        why = f"{error.error_count()} fields do not fit" if isinstance(error, ValidationError) else str(error)
+        raise Refused(
+            f"the record in secret/{name} cannot be read",
+            why=why,
+            hint="it was changed by hand or written by a newer version: delete that Secret, then run `sandbox up` again",
+        ) from None
