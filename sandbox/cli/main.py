@@ -1,0 +1,150 @@
+"""The console script ``sandbox``: which commands there are, each imported when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from sandbox import __version__
+from sandbox.cli import errors
+from sandbox.cli.options import Common, expand
+from sandbox.model.errors import Unreachable
+
+
+class Entry(NamedTuple):
+    """A command: ``attribute`` of ``module`` is its function, or a ``typer.Typer`` with commands of its own.
+
+    ``help`` is what ``sandbox --help`` shows and equals the first line of the function's docstring
+    (a test holds them together): showing it must not import the command.
+    """
+
+    name: str
+    module: str
+    attribute: str
+    help: str
+    section: str
+    hidden: bool = False
+
+
+_LOOK = "Look at a sandbox"
+
+COMMANDS: tuple[Entry, ...] = ()
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are called, and whose ends all become exit codes."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [entry.name for entry in COMMANDS if not entry.hidden]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            entry = next((entry for entry in COMMANDS if entry.name == cmd_name), None)
+            if entry is None:
+                return None
+            self.commands[cmd_name] = load(entry)
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        # Typer's own suggestions know only the commands that were imported.
+        names = [entry.name for entry in COMMANDS if not entry.hidden]
+        unknown = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
+        if unknown and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(args[0], names)
+            question = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{question}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for section in dict.fromkeys(entry.section for entry in COMMANDS):
+            rows = [(e.name, e.help) for e in COMMANDS if e.section == section and not e.hidden]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # Typer takes it for a closed stdout (which output.py reports itself) and would end without a word.
+            raise Unreachable("a connection was closed by the other side", why=str(error)) from error
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run and exit with the code of the contract; only shell completion leaves it to Typer."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+        def command() -> Any:
+            return super(LazyGroup, self).main(arguments, prog_name, complete_var, False, windows_expand_args, **extra)
+
+        sys.exit(errors.exit_code_of(command, debug="--debug" in own))
+
+
+app = typer.Typer(
+    name="sandbox",
+    cls=LazyGroup,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # Errors are shown by errors.py.
+    pretty_exceptions_enable=False,
+)
+
+
+@functools.cache
+def load(entry: Entry) -> Any:
+    """Import a command (or a group of them) and build it."""
+    found = getattr(importlib.import_module(entry.module), entry.attribute)
+    group = found if isinstance(found, typer.Typer) else typer.Typer()
+    if group is not found:
+        group.command(entry.name, hidden=entry.hidden)(found)
+    group.rich_markup_mode = None
+    group._add_completion = False
+    for command in group.registered_commands:
+        if command.callback is not None:
+            command.callback = expand(command.callback)
+    built = typer.main.get_command(group)
+    built.name = entry.name
+    return built
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from sandbox.cli.output import write
+
+        write(f"sandbox {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    ctx: typer.Context,
+    common: Common,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Any commit of any branch, live in a bounded namespace of a Kubernetes cluster."""
+    ctx.obj = common
+
+
+app.callback()(expand(_root))
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="sandbox")
