@@ -1,0 +1,1 @@
+"""The catalogue API: which products the shop sells, and for how much."""

@@ -1,0 +1,1 @@
+"""The orders API: carts in Redis, orders in PostgreSQL."""
