@@ -1,0 +1,1 @@
+"""Git: refs become commits, commits become files, without running anything of the repository's."""
