@@ -15,17 +15,18 @@ def complete_sandboxes(ctx: typer.Context, incomplete: str) -> list[str]:
     from sandbox.provision.inspect import list_sandboxes
 
     async def names(cluster: Any) -> list[str]:
-        return [sandbox.name async for sandbox in list_sandboxes(cluster)]
+        return [sandbox.name for sandbox in await list_sandboxes(cluster)]
 
     return _matching(ctx, incomplete, names)
 
 
 def complete_owners(ctx: typer.Context, incomplete: str) -> list[str]:
     """Owners of sandboxes."""
+    from sandbox.provision.identity import display_name
     from sandbox.provision.inspect import list_sandboxes
 
     async def owners(cluster: Any) -> list[str]:
-        return sorted({sandbox.owner async for sandbox in list_sandboxes(cluster)})
+        return sorted({display_name(sandbox.owner) for sandbox in await list_sandboxes(cluster)})
 
     return _matching(ctx, incomplete, owners)
 
@@ -38,7 +39,7 @@ def complete_services(ctx: typer.Context, incomplete: str) -> list[str]:
 
     async def services(cluster: Any) -> list[str]:
         sandbox = await inspect.find_sandbox(cluster, given or await inspect.default_sandbox_name(cluster))
-        return [service.name for service in await inspect.services(cluster, sandbox)]
+        return await inspect.service_names(cluster, sandbox)
 
     return _matching(ctx, incomplete, services)
 

@@ -35,7 +35,24 @@ class Entry(NamedTuple):
 
 _LOOK = "Look at a sandbox"
 
-COMMANDS: tuple[Entry, ...] = ()
+COMMANDS: tuple[Entry, ...] = (
+    Entry("list", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK),
+    Entry("ls", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK, hidden=True),
+    Entry(
+        "status",
+        "sandbox.cli.commands.status",
+        "status",
+        "Show how a sandbox is: services, findings, quota, endpoints, expiry.",
+        _LOOK,
+    ),
+    Entry(
+        "history",
+        "sandbox.cli.commands.history",
+        "history",
+        "Show the deployments into a sandbox, the newest last.",
+        _LOOK,
+    ),
+)
 
 
 class LazyGroup(TyperGroup):

@@ -223,3 +223,8 @@ def colours(stream: TextIO) -> bool:
 def clear_screen() -> None:
     """Start over at the top of the terminal, for ``--watch``."""
     write("\x1b[H\x1b[2J", newline=False)
+
+
+def stdout_colours() -> bool:
+    """Whether what is written here may be coloured."""
+    return colours(sys.stdout)

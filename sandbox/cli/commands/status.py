@@ -1,0 +1,189 @@
+"""``sandbox status``: how a sandbox, its services and its quota are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sandbox.cli.commands.list import PHASE_COLOURS
+from sandbox.cli.completion import complete_sandboxes
+from sandbox.cli.formats import Format
+from sandbox.cli.options import Common, Output, Selection, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandbox.cli.output import Column
+    from sandbox.cluster.client import Cluster
+    from sandbox.provision.inspect import SandboxStatus, ServiceStatus
+
+_STATE_COLOURS = {"ready": "green", "progressing": "yellow", "failed": "red"}
+_WATCH_SECONDS = 2.0
+
+
+def status(
+    common: Common,
+    selection: Selection,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=complete_sandboxes, show_default=False)
+    ] = None,
+    output: Output = Format.TABLE,
+    watch: Watch = False,
+) -> None:
+    """Show how a sandbox is: services, findings, quota, endpoints, expiry.
+
+    Without a NAME it is the current branch's sandbox.
+    """
+    from sandbox.cli.run import run
+
+    run(_status(common, selection, names or [], output, watch))
+
+
+async def _status(common: Common, selection: Selection, names: list[str], output: Format, watch: bool) -> None:
+    import asyncio
+
+    from sandbox.cli.connect import chosen
+    from sandbox.cluster.client import Cluster
+
+    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
+        sandboxes = [await chosen(cluster, common, selection, name) for name in names or [None]]
+        single = len(names) < 2
+
+        async def look() -> list[SandboxStatus]:
+            from sandbox.provision.inspect import status as status_of
+
+            return list(await asyncio.gather(*(status_of(cluster, sandbox) for sandbox in sandboxes)))
+
+        if not watch:
+            _show(await look(), output, single=single)
+            return
+        await _watch(cluster, look, output, single=single)
+
+
+async def _watch(cluster: Cluster, look: object, output: Format, *, single: bool) -> None:
+    """Show the status again whenever it changes; on a terminal in place."""
+    import asyncio
+    import sys
+
+    from sandbox.cli.output import clear_screen, colours
+
+    assert callable(look)
+    before = None
+    while True:
+        found: list[SandboxStatus] = await look()
+        # Times pass; that is no change.
+        facts = [(s.sandbox, s.services, s.quota, s.outcome) for s in found]
+        live = colours(sys.stdout) and output in (Format.TABLE, Format.WIDE)
+        if live:
+            clear_screen()
+        if live or facts != before:
+            _show(found, output, single=single)
+        before = facts
+        await asyncio.sleep(_WATCH_SECONDS)
+
+
+def _show(found: Sequence[SandboxStatus], output: Format, *, single: bool) -> None:
+    from sandbox.cli.output import printable, show_data, write
+
+    if output in (Format.JSON, Format.YAML):
+        show_data(found[0] if single else list(found), output)
+    elif output is Format.NAME:
+        for status in found:
+            write(printable(status.sandbox.name))
+    else:
+        for number, status in enumerate(found):
+            if number:
+                write("")
+            for line in status_lines(status, wide=output is Format.WIDE):
+                write(line)
+
+
+def status_lines(status: SandboxStatus, *, wide: bool = False) -> list[str]:
+    """A status as people read it."""
+    from sandbox.cli.output import printable, stdout_colours, table_lines
+
+    coloured = stdout_colours()
+    lines = [f"{title + ':':<11}{text}" for title, text in _facts(status, coloured=coloured)]
+    for note in status.notes:
+        lines.append(f"{'Note:':<11}{printable(note)}")
+    lines.append("")
+    if status.services:
+        lines += table_lines(status.services, _columns(), wide=wide, coloured=coloured)
+    else:
+        lines.append("no services yet")
+    reasons = [line for service in status.services for line in _reasons(service)]
+    if reasons:
+        lines += ["", "Findings:", *(f"  {line}" for line in reasons)]
+    return lines
+
+
+def _facts(status: SandboxStatus, *, coloured: bool) -> list[tuple[str, str]]:
+    from sandbox.cli.output import paint, printable
+    from sandbox.model.durations import relative, to_rfc3339
+
+    sandbox = status.sandbox
+    phase = paint(sandbox.phase, PHASE_COLOURS.get(sandbox.phase, "") if coloured else "")
+    facts = [
+        ("Name", printable(sandbox.name)),
+        ("Namespace", f"{printable(sandbox.namespace)} (context {printable(sandbox.context)})"),
+        ("Owner", printable(sandbox.owner)),
+        ("Source", printable(f"{sandbox.repo} {sandbox.ref} {sandbox.commit[:12]}".strip())),
+        ("Phase", phase),
+    ]
+    if status.outcome == "failed":
+        facts.append(("Last up", printable(f"failed: {status.failure}")))
+    if sandbox.expires_at:
+        facts.append(("Expires", f"{relative(sandbox.expires_at, status.now)} ({to_rfc3339(sandbox.expires_at)})"))
+    else:
+        facts.append(("Expires", "unknown: it carries no expiry"))
+    facts.append(("Quota", _quota(status, coloured=coloured)))
+    return facts
+
+
+def _quota(status: SandboxStatus, *, coloured: bool) -> str:
+    from sandbox.cli.output import paint, printable
+    from sandbox.model.quantities import parse_quantity
+
+    shown = []
+    for use in status.quota:
+        # What may not be used at all, and is not, says nothing.
+        if not parse_quantity(use.hard) and not parse_quantity(use.used):
+            continue
+        text = printable(f"{use.resource} {use.used}/{use.hard}")
+        shown.append(paint(text, "yellow" if coloured and use.share >= 0.9 else ""))
+    profile = printable(status.sandbox.quota_profile) or "none"
+    return f"{profile}: {', '.join(shown)}" if shown else profile
+
+
+def _columns() -> list[Column[ServiceStatus]]:
+    from sandbox.cli.output import Column
+
+    return [
+        Column("SERVICE", lambda s: s.name or "(none)"),
+        Column("STATE", lambda s: s.state, colour=lambda s: _STATE_COLOURS[s.state]),
+        Column("READY", lambda s: f"{s.ready}/{s.desired}"),
+        Column("RESTARTS", lambda s: str(s.restarts)),
+        Column("KIND", lambda s: s.kind, wide=True),
+        Column("COMMIT", lambda s: s.commit[:12]),
+        Column("ENDPOINTS", _endpoints),
+        Column("OBJECTS", lambda s: ", ".join(w.object for w in s.workloads), wide=True),
+    ]
+
+
+def _endpoints(service: ServiceStatus) -> str:
+    return ", ".join(e.url or f"{e.object.partition('/')[2]}:{e.port}" for e in service.endpoints)
+
+
+def _reasons(service: ServiceStatus) -> list[str]:
+    """Why a service is not ready: what was found, else what its objects say."""
+    from sandbox.cli.output import printable
+
+    if service.findings:
+        return [printable(line) for finding in service.findings for line in finding.lines()]
+    title = f"service {service.name} · " if service.name else ""
+    return [
+        printable(f"{title}{workload.object}: {workload.message}")
+        for workload in service.workloads
+        if workload.state != "ready"
+    ]

@@ -1,0 +1,27 @@
+"""What every command that looks at a cluster begins with: the connection, and which sandbox is meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sandbox.cli.options import Common, Selection
+
+if TYPE_CHECKING:
+    from sandbox.cluster.client import Cluster
+    from sandbox.model.sandbox import Sandbox
+
+
+async def chosen(cluster: Cluster, common: Common, selection: Selection, name: str | None = None) -> Sandbox:
+    """The sandbox that was asked for, by default the current branch's.
+
+    Raises:
+        OperationFailed: there is none.
+        InvalidInput: none was named and this is no git repository.
+    """
+    from sandbox.provision import inspect
+
+    given = name or selection.given
+    if given is None:
+        prefix = common.target().namespace_prefix
+        given = await inspect.default_sandbox_name(cluster, owner=selection.owner, prefix=prefix)
+    return await inspect.find_sandbox(cluster, given)
