@@ -33,9 +33,22 @@ class Entry(NamedTuple):
     hidden: bool = False
 
 
+_CHANGE = "Make and change sandboxes"
 _LOOK = "Look at a sandbox"
+_PREPARE = "Prepare"
 
 COMMANDS: tuple[Entry, ...] = (
+    Entry("up", "sandbox.cli.commands.up", "up", "Deploy a commit into a sandbox of its own, or upgrade it.", _CHANGE),
+    Entry(
+        "rollback",
+        "sandbox.cli.commands.rollback",
+        "rollback",
+        "Go back to an earlier deployment of a sandbox.",
+        _CHANGE,
+    ),
+    Entry(
+        "down", "sandbox.cli.commands.down", "down", "Delete sandboxes and everything that their records name.", _CHANGE
+    ),
     Entry("list", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK),
     Entry("ls", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK, hidden=True),
     Entry(
@@ -51,6 +64,36 @@ COMMANDS: tuple[Entry, ...] = (
         "history",
         "Show the deployments into a sandbox, the newest last.",
         _LOOK,
+    ),
+    Entry(
+        "doctor",
+        "sandbox.cli.commands.doctor",
+        "doctor",
+        "Check client, cluster, permissions and tools, and say how to mend each.",
+        _PREPARE,
+    ),
+    Entry("init", "sandbox.cli.commands.init", "init", "Write a first sandbox.yaml from what is found.", _PREPARE),
+    Entry(
+        "schema",
+        "sandbox.cli.commands.schema",
+        "schema",
+        "Print the JSON Schema of sandbox.yaml or of quota profiles.",
+        _PREPARE,
+    ),
+    Entry("quota", "sandbox.cli.commands.quota", "app", "Quota profiles: how much a sandbox may use.", _PREPARE),
+    Entry(
+        "cluster",
+        "sandbox.cli.commands.cluster",
+        "app",
+        "Make, list and delete clusters to try things on.",
+        _PREPARE,
+    ),
+    Entry(
+        "version",
+        "sandbox.cli.commands.version",
+        "version",
+        "Show the versions of sandbox and of the tools it uses.",
+        _PREPARE,
     ),
 )
 

@@ -1,0 +1,92 @@
+"""``sandbox down``: delete sandboxes and all that belongs to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sandbox.cli.completion import complete_sandboxes
+from sandbox.cli.formats import Format
+from sandbox.cli.options import Common, DryRun, Output, Selection, Yes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandbox.provision.down import DownResult
+
+
+def down(
+    common: Common,
+    selection: Selection,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            autocompletion=complete_sandboxes,
+            show_default=False,
+            help="Default: the current branch's sandbox.",
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is gone.")] = True,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long being gone may take.")] = "5m",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete sandboxes and everything that their records name.
+
+    What is gone already is no error. What cannot be deleted is named with the reason.
+    """
+    from sandbox.cli.confirm import confirm
+    from sandbox.cli.reporter import reporter
+    from sandbox.cli.run import run
+    from sandbox.model.durations import parse_duration
+    from sandbox.provision.down import down as delete
+
+    bound = parse_duration(timeout)
+    wanted = run(_names(common, selection, names))
+    if not dry_run:
+        confirm(f"Delete {', '.join(wanted)} and everything in it?", yes=yes)
+    with reporter(verbose=common.verbose) as talk:
+        results = run(delete(common.target(), wanted, reporter=talk, dry_run=dry_run, wait=wait, timeout=bound))
+    _show(results, output, dry_run=dry_run)
+
+
+async def _names(common: Common, selection: Selection, names: Sequence[str] | None) -> list[str]:
+    """The sandboxes that are meant; the current branch's needs the cluster, which knows who we are."""
+    if names:
+        return list(dict.fromkeys(names))
+    if selection.given:
+        return [selection.given]
+    from sandbox.cluster.client import Cluster
+    from sandbox.provision.inspect import default_sandbox_name
+
+    prefix = common.target().namespace_prefix
+    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
+        return [await default_sandbox_name(cluster, owner=selection.owner, prefix=prefix)]
+
+
+def _show(results: Sequence[DownResult], output: Format, *, dry_run: bool) -> None:
+    from sandbox.cli.output import Column, show_list
+    from sandbox.model.errors import PartlyDone
+
+    def state(result: DownResult) -> str:
+        if result.stuck:
+            return "stuck"
+        if not result.deleted:
+            return "would be deleted" if dry_run and result.objects else "not there"
+        return "deleted"
+
+    columns: list[Column[DownResult]] = [
+        Column("NAME", lambda r: r.name),
+        Column("STATE", state, colour=lambda r: "red" if r.stuck else ""),
+        Column("OBJECTS", lambda r: str(len(r.objects))),
+        Column("WHICH", lambda r: ", ".join(r.objects), wide=True),
+    ]
+    show_list(results, columns, output, name=lambda r: r.name)
+    stuck = [f"{result.name}: {reason}" for result in results for reason in result.stuck]
+    if stuck:
+        raise PartlyDone(
+            "not everything is gone", why="\n".join(stuck), hint="mend that, then run `sandbox down` again"
+        )

@@ -1,0 +1,375 @@
+"""What `sandbox up` needs and whether it is here: tools, cluster, permissions, where images come from.
+
+Every check says what it found and, where something is amiss, how to mend it. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from sandbox import __version__
+from sandbox.cluster import objects, tools
+from sandbox.cluster.client import Cluster
+from sandbox.images import builders
+from sandbox.images import registry as registries
+from sandbox.model.durations import short_duration
+from sandbox.model.errors import SandboxError
+from sandbox.project.config import ImagesConfig
+from sandbox.project.load import LoadedProject, load_project
+from sandbox.project.quotas import load_profiles, shipped_folder
+from sandbox.project.settings import Settings, load_settings
+from sandbox.provision import preflight
+from sandbox.provision.planning import local_registry
+from sandbox.provision.target import Target
+from sandbox.source import git
+
+
+class Verdict(StrEnum):
+    """``ok``; ``warn``: something works less well or is not there for all projects; ``fail``: `up` will fail."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what was looked at, such as ``helm`` or ``permission: workloads``.
+        detail: what was found.
+        mend: what to do about it; empty when all is well.
+    """
+
+    name: str
+    status: Verdict
+    detail: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What we do with some kinds of objects.
+
+    Attributes:
+        purpose: what for, as the check is called.
+        verbs: of the Kubernetes API.
+        resources: (API group, resource), subresources after a slash.
+        namespaced: whether it is asked for the sandbox's namespace or for the whole cluster.
+        required: whether every `up` needs it; else only projects that bring such objects do.
+    """
+
+    purpose: str
+    verbs: tuple[str, ...]
+    resources: tuple[tuple[str, str], ...]
+    namespaced: bool = True
+    required: bool = True
+
+
+_WRITE = ("get", "list", "watch", "create", "patch", "delete")
+
+# The rights that `up`, `down` and the commands that look at a sandbox use, and nothing else.
+PERMISSIONS: tuple[Permission, ...] = (
+    Permission("namespaces", ("get", "list", "create", "patch", "delete"), (("", "namespaces"),), namespaced=False),
+    Permission(
+        "guardrails",
+        ("get", "create", "patch"),
+        (("", "resourcequotas"), ("", "limitranges"), ("networking.k8s.io", "networkpolicies")),
+    ),
+    # Helm keeps its releases in Secrets, and updates them.
+    Permission("records and Helm releases", (*_WRITE, "update"), (("", "secrets"),)),
+    Permission("deployment lock", ("get", "create", "update", "patch", "delete"), (("coordination.k8s.io", "leases"),)),
+    Permission(
+        "workloads",
+        _WRITE,
+        (
+            ("apps", "deployments"),
+            ("apps", "statefulsets"),
+            ("apps", "daemonsets"),
+            ("batch", "jobs"),
+            ("batch", "cronjobs"),
+        ),
+    ),
+    Permission(
+        "configuration, services, storage",
+        _WRITE,
+        (("", "configmaps"), ("", "services"), ("", "serviceaccounts"), ("", "persistentvolumeclaims")),
+    ),
+    Permission(
+        "seeing why something fails",
+        ("get", "list", "watch"),
+        (("", "pods"), ("apps", "replicasets"), ("", "events")),
+    ),
+    Permission("logs", ("get",), (("", "pods/log"),)),
+    Permission("exec and port-forward", ("create",), (("", "pods/exec"), ("", "pods/portforward")), required=False),
+    Permission(
+        "roles and ingresses of charts",
+        _WRITE,
+        (
+            ("rbac.authorization.k8s.io", "roles"),
+            ("rbac.authorization.k8s.io", "rolebindings"),
+            ("networking.k8s.io", "ingresses"),
+        ),
+        required=False,
+    ),
+)
+
+# Expiry is counted by the server's clock; what is shown as "in 7h" is compared with this machine's.
+_CLOCK_TOLERANCE = timedelta(seconds=30)
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+# Server-side apply of all kinds, ValidatingAdmissionPolicy and pod security are stable from here on.
+_OLDEST_SERVER = Version("1.28")
+# At a time: enough to hide the round trip, too few to meet the API server's limits.
+_PARALLEL_REVIEWS = 8
+_ASK_FOR_RIGHTS = "ask whoever runs the cluster for these rights (kubectl auth can-i says the same)"
+
+
+async def examine(
+    target: Target, *, folder: Path | None = None, builder: str | None = None, registry: str | None = None
+) -> list[Check]:
+    """Look at everything that `up` needs, for the project around ``folder`` (default: the current one) if there is one.
+
+    Args:
+        builder: instead of the one that project and settings name.
+        registry: likewise.
+    """
+    settings, settings_check = await asyncio.to_thread(_settings)
+    project, project_checks = await asyncio.to_thread(_project, folder or Path.cwd())
+    images = project.project.images if project else ImagesConfig()
+    registry = registry or images.registry or settings.registry
+    checks = [_client(), *_tools(project), settings_check, *project_checks]
+    async with AsyncExitStack() as stack:
+        cluster, reached = await _reach(target, stack)
+        checks += reached
+        if cluster is not None:
+            checks += await _inside(cluster, settings, project)
+            registry = registry or await _local_registry(cluster)
+    chosen = builder or (images.builder if images.builder != "auto" else settings.builder or "auto")
+    checks += [await asyncio.to_thread(_builder, chosen), await _registry(registry)]
+    checks.append(await asyncio.to_thread(_profiles, settings, project))
+    return checks
+
+
+def _failed(name: str, error: SandboxError, status: Verdict = Verdict.FAIL) -> Check:
+    why = f": {error.why.splitlines()[0]}" if error.why else ""
+    return Check(name, status, f"{error.what}{why}", error.hint)
+
+
+# --- this machine -----------------------------------------------------------------------------------
+
+
+def _client() -> Check:
+    return Check("sandbox", Verdict.OK, f"{__version__}, Python {platform.python_version()}, {platform.system()}")
+
+
+def _tools(project: LoadedProject | None) -> list[Check]:
+    """git always; helm and kubectl as far as the project needs them."""
+    versions = tools.tool_versions()
+    kinds = {service.kind for service in project.project.services.values()} if project else set()
+
+    def tool(name: str, what_for: str, missing: Verdict) -> Check:
+        path = tools.find_tool(name)
+        if path is None:
+            return Check(name, missing, f"not found in PATH; needed for {what_for}", f"install {name}")
+        return Check(name, Verdict.OK, f"{versions.get(name, 'unknown version')} ({path})")
+
+    return [
+        tool("git", "reading commits", Verdict.FAIL),
+        tool("helm", "charts", Verdict.FAIL if "chart" in kinds else Verdict.WARN),
+        tool("kubectl", "kustomizations and port-forward", Verdict.FAIL if "kustomize" in kinds else Verdict.WARN),
+    ]
+
+
+def _settings() -> tuple[Settings, Check]:
+    try:
+        settings = load_settings()
+    except SandboxError as error:
+        return Settings(), _failed("settings", error)
+    chosen = {"registry": settings.registry, "builder": settings.builder, "namespace prefix": settings.namespace_prefix}
+    said = [f"{name} {value}" for name, value in chosen.items() if value]
+    return settings, Check("settings", Verdict.OK, ", ".join(said) or "none of your own: the defaults hold")
+
+
+def _project(folder: Path) -> tuple[LoadedProject | None, list[Check]]:
+    """The project around a folder; none is no failure: doctor can be run anywhere."""
+    try:
+        root = git.repository_root(folder)
+    except SandboxError:
+        return None, [Check("project", Verdict.OK, "the current folder is in no git repository")]
+    try:
+        loaded = load_project(root, name_hint=root.name)
+    except SandboxError as error:
+        return None, [_failed("project", error)]
+    how = "sandbox.yaml" if loaded.source == "file" else "found by its layout; `sandbox init` writes it down"
+    services = ", ".join(loaded.project.services)
+    return loaded, [Check("project", Verdict.OK, f"{loaded.project.project}: {services} ({how})")]
+
+
+def _builder(preferred: str) -> Check:
+    try:
+        found = builders.detect(preferred)
+    except SandboxError as error:
+        return _failed("builder", error)
+    return Check("builder", Verdict.OK, str(found))
+
+
+async def _registry(registry: str | None) -> Check:
+    if registry is None:
+        return Check(
+            "registry",
+            Verdict.WARN,
+            "none is configured: images cannot be built, only found",
+            "set images.registry in sandbox.yaml, or registry in your settings",
+        )
+    try:
+        await registries.ping(registry)
+    except SandboxError as error:
+        return _failed("registry", error)
+    return Check("registry", Verdict.OK, registry)
+
+
+def _profiles(settings: Settings, project: LoadedProject | None) -> Check:
+    own = [project.path.parent / "quotas"] if project and project.path else []
+    try:
+        profiles = load_profiles([shipped_folder(), *settings.quota_folders, *(f for f in own if f.is_dir())])
+    except SandboxError as error:
+        return _failed("quota profiles", error)
+    wanted = project.project.defaults.quota if project else "small"
+    if wanted not in profiles:
+        known = ", ".join(profiles)
+        return Check("quota profiles", Verdict.FAIL, f"the project asks for {wanted}; there are {known}", "mend it")
+    return Check("quota profiles", Verdict.OK, f"{', '.join(profiles)}; used: {wanted}")
+
+
+# --- the cluster ------------------------------------------------------------------------------------
+
+
+async def _reach(target: Target, stack: AsyncExitStack) -> tuple[Cluster | None, list[Check]]:
+    """Connect; None when there is no kubeconfig or no answer."""
+    try:
+        cluster = await stack.enter_async_context(Cluster.connect(target.context, target.kubeconfig))
+    except SandboxError as error:
+        return None, [_failed("kubeconfig", error)]
+    context = Check("kubeconfig", Verdict.OK, f"context {cluster.context}, {cluster.kubeconfig_path}")
+    try:
+        version = await cluster.version()
+        clock = _clock(await cluster.server_time(), datetime.now(UTC))
+        user = await cluster.whoami()
+    except SandboxError as error:
+        return None, [context, _failed("cluster", error)]
+    groups = ", ".join(group for group in user.groups if group != "system:authenticated")
+    who = f"{user.username} ({groups})" if groups else user.username
+    return cluster, [context, _server(version, cluster.server), clock, Check("you are", Verdict.OK, who)]
+
+
+def _server(version: str, address: str) -> Check:
+    said = f"Kubernetes {version} at {address}"
+    try:
+        if Version(version.partition("+")[0].partition("-")[0]) < _OLDEST_SERVER:
+            return Check("cluster", Verdict.FAIL, said, f"Kubernetes {_OLDEST_SERVER} or newer is needed")
+    except InvalidVersion:
+        return Check("cluster", Verdict.WARN, f"{said}: its version cannot be read")
+    return Check("cluster", Verdict.OK, said)
+
+
+def _clock(server: datetime, here: datetime) -> Check:
+    gap = server - here
+    if abs(gap) <= _CLOCK_TOLERANCE:
+        return Check("clock", Verdict.OK, "agrees with the cluster's")
+    which = "behind" if gap > timedelta() else "ahead of"
+    return Check(
+        "clock",
+        Verdict.WARN,
+        f"this machine is {short_duration(gap)} {which} the cluster: expiry counts by the cluster's clock",
+        "set this machine's clock",
+    )
+
+
+async def _inside(cluster: Cluster, settings: Settings, project: LoadedProject | None) -> list[Check]:
+    checks = await _requirements(cluster, project)
+    checks += await _permissions(cluster, settings)
+    checks.append(await _default_storage(cluster))
+    return checks
+
+
+async def _requirements(cluster: Cluster, project: LoadedProject | None) -> list[Check]:
+    """The project's own ``requires:``."""
+    if project is None:
+        return []
+    versions = {"sandbox": __version__, **await asyncio.to_thread(tools.tool_versions)}
+    try:
+        preflight.check_requirements(project.project.requires, {**versions, "kubernetes": await cluster.version()})
+    except SandboxError as error:
+        return [_failed("requires", error)]
+    return [Check("requires", Verdict.OK, "the versions that the project asks for are here")]
+
+
+async def _permissions(cluster: Cluster, settings: Settings) -> list[Check]:
+    """One check for each purpose; every verb of every resource is asked for.
+
+    Rights in a sandbox are asked for in a namespace that is not there yet: whoever creates namespaces
+    needs them in each that they create.
+    """
+    namespace = f"{settings.namespace_prefix or ''}sandbox-doctor"
+    at_once = asyncio.Semaphore(_PARALLEL_REVIEWS)
+
+    async def denied(permission: Permission, group: str, resource: str, verb: str) -> str | None:
+        where = namespace if permission.namespaced else ""
+        async with at_once:
+            allowed = await cluster.can_i(verb, group, resource, where)
+        return None if allowed else f"{verb} {resource}{f'.{group}' if group else ''}"
+
+    async def one(permission: Permission) -> Check:
+        name = f"may: {permission.purpose}"
+        asked = [(group, resource, verb) for group, resource in permission.resources for verb in permission.verbs]
+        try:
+            refused = [r for r in await asyncio.gather(*(denied(permission, *a) for a in asked)) if r]
+        except SandboxError as error:
+            return _failed(name, error, Verdict.WARN)
+        if refused:
+            status = Verdict.FAIL if permission.required else Verdict.WARN
+            return Check(name, status, f"not allowed: {', '.join(refused)}", _ASK_FOR_RIGHTS)
+        return Check(name, Verdict.OK, ", ".join(permission.verbs))
+
+    return list(await asyncio.gather(*(one(permission) for permission in PERMISSIONS)))
+
+
+async def _default_storage(cluster: Cluster) -> Check:
+    name = "storage class"
+    try:
+        classes = [item async for item in objects.list_(cluster, "storage.k8s.io/v1", "StorageClass")]
+    except SandboxError as error:
+        return _failed(name, error, Verdict.WARN)
+    default = [c["metadata"]["name"] for c in classes if _annotation(c, _DEFAULT_CLASS) == "true"]
+    if not default:
+        known = ", ".join(c["metadata"]["name"] for c in classes) or "none"
+        return Check(
+            name,
+            Verdict.WARN,
+            f"no default one (there are: {known})",
+            "claims that name no class stay pending: name one in the charts' values, or have a default one set",
+        )
+    return Check(name, Verdict.OK, f"{', '.join(default)} (default)")
+
+
+def _annotation(manifest: Mapping[str, Any], key: str) -> str:
+    return str((manifest["metadata"].get("annotations") or {}).get(key, ""))
+
+
+async def _local_registry(cluster: Cluster) -> str | None:
+    """The registry that the cluster announces (KEP-1755), as kind and the embedded cluster do."""
+    try:
+        return await local_registry(cluster)
+    except SandboxError:
+        return None
