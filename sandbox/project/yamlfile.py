@@ -2,7 +2,7 @@
 
 Built on PyYAML's parser events instead of its constructors: they would neither notice duplicate
 keys nor stop at aliases that expand without end. Scalars are read as Helm and kubectl do
-(YAML 1.1 octals; ``true``/``false`` only as booleans; dates stay text).
+(YAML 1.1: ``yes`` and ``off`` are booleans, ``010`` is eight, ``1_000`` a thousand; dates stay text).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ MOST_NODES = 100_000
 DEEPEST = 60
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)", re.ASCII)
 _OCTAL = re.compile(r"0o?[0-7]+", re.ASCII)
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
@@ -44,6 +44,9 @@ _WORDS: dict[str, bool | None] = {
     "false": False,
     "False": False,
     "FALSE": False,
+    # As `helm template` and `kubectl create` read them: a chart that is told `enabled: no` must not see a text.
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "off", "Off", "OFF"), False),
 }
 _TAG = "tag:yaml.org,2002:"
 
@@ -107,6 +110,29 @@ def load_yaml(path: Path, *, shown_as: str | None = None) -> LocatedDocument:
             or is larger, deeper or more aliased than anything a person writes.
     """
     name = shown_as or path.name
+    return parse_yaml(_read(path, name), shown_as=name)
+
+
+def load_documents(path: Path, *, shown_as: str | None = None) -> list[LocatedDocument]:
+    """Read a file that may hold several YAML documents, such as manifests; empty ones are left out.
+
+    Raises:
+        InvalidInput: as for :func:`load_yaml`, several documents excepted.
+    """
+    name = shown_as or path.name
+    documents = [_Builder(events, name).document() for _, events in _documents(_read(path, name), name)]
+    return [document for document in documents if document.data is not None]
+
+
+def parse_yaml(text: str, *, shown_as: str) -> LocatedDocument:
+    """Read text that holds one YAML document; see :func:`load_yaml`."""
+    documents = list(_documents(text, shown_as))
+    if len(documents) > 1:
+        raise InvalidInput(f"{shown_as}:{_line(documents[1][0])}: a second document begins here; this file holds one")
+    return _Builder(documents[0][1] if documents else [], shown_as).document()
+
+
+def _read(path: Path, name: str) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
@@ -115,50 +141,54 @@ def load_yaml(path: Path, *, shown_as: str | None = None) -> LocatedDocument:
     if len(raw) > LARGEST_FILE:
         raise InvalidInput(f"{name} is larger than {LARGEST_FILE // 1024} KiB")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InvalidInput(f"{name}:{line}: is not UTF-8 text") from None
-    return parse_yaml(text, shown_as=name)
 
 
-def parse_yaml(text: str, *, shown_as: str) -> LocatedDocument:
-    """Read text that holds one YAML document; see :func:`load_yaml`."""
-    return _Builder(text, shown_as).document()
+def _documents(text: str, shown_as: str) -> Iterator[tuple[yaml.Event, list[yaml.Event]]]:
+    """The parser's events of each document, with the event that begins it."""
+    start: yaml.Event | None = None
+    events: list[yaml.Event] = []
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.DocumentStartEvent):
+                start, events = event, []
+            elif isinstance(event, yaml.DocumentEndEvent):
+                assert start is not None
+                yield start, events
+            elif not isinstance(event, yaml.StreamStartEvent | yaml.StreamEndEvent):
+                events.append(event)
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, shown_as) from None
+
+
+def _syntax_error(error: yaml.YAMLError, shown_as: str) -> InvalidInput:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+    said = [getattr(error, "context", None), getattr(error, "problem", None)]
+    why = ", ".join(part for part in said if part) or " ".join(str(error).split())
+    return InvalidInput(f"{shown_as}{where}: is not valid YAML", why=why)
 
 
 class _Builder:
-    """Turns parser events into plain data, once per document."""
+    """Turns the events of one document into plain data."""
 
-    def __init__(self, text: str, shown_as: str) -> None:
-        self._text = text
+    def __init__(self, events: list[yaml.Event], shown_as: str) -> None:
+        self._events = events
         self._shown_as = shown_as
         self._lines: dict[KeyPath, int] = {}
-        self._anchors: dict[str, yaml.Event] = {}
         # Events of an anchored node, to be played again for each alias: every place has its own path.
         self._recordings: dict[str, list[yaml.Event]] = {}
         self._nodes = 0
 
     def document(self) -> LocatedDocument:
-        try:
-            events = list(yaml.parse(self._text, Loader=_LOADER))
-        except yaml.YAMLError as error:
-            raise self._syntax_error(error) from None
-        starts = [event for event in events if isinstance(event, yaml.DocumentStartEvent)]
-        if len(starts) > 1:
-            raise self._refuse(starts[1], "a second document begins here; this file holds one")
-        body = [
-            event
-            for event in events
-            if not isinstance(
-                event, yaml.StreamStartEvent | yaml.StreamEndEvent | yaml.DocumentStartEvent | yaml.DocumentEndEvent
-            )
-        ]
-        self._lines[()] = body[0].start_mark.line + 1 if body else 1
-        if not body:
+        self._lines[()] = _line(self._events[0]) if self._events else 1
+        if not self._events:
             return LocatedDocument(None, self._lines, self._shown_as)
-        self._record_anchors(body)
-        data, _ = self._node(body, 0, (), ())
+        self._record_anchors(self._events)
+        data, _ = self._node(self._events, 0, (), ())
         return LocatedDocument(data, self._lines, self._shown_as)
 
     def _record_anchors(self, events: list[yaml.Event]) -> None:
@@ -195,12 +225,13 @@ class _Builder:
         return self._scalar(event), at + 1
 
     def _alias(self, event: yaml.AliasEvent, path: KeyPath, aliases: tuple[str, ...]) -> Any:
-        recording = self._recordings.get(event.anchor)
-        if recording is None or recording[0].start_mark.index > event.start_mark.index:
-            raise self._refuse(event, f"there is no anchor &{event.anchor} before this alias")
-        if event.anchor in aliases:
-            raise self._refuse(event, f"the alias *{event.anchor} contains itself")
-        value, _ = self._node(recording, 0, path, (*aliases, event.anchor))
+        anchor = event.anchor or ""
+        recording = self._recordings.get(anchor)
+        if recording is None or _index(recording[0]) > _index(event):
+            raise self._refuse(event, f"there is no anchor &{anchor} before this alias")
+        if anchor in aliases:
+            raise self._refuse(event, f"the alias *{anchor} contains itself")
+        value, _ = self._node(recording, 0, path, (*aliases, anchor))
         return value
 
     def _sequence(self, events: list[yaml.Event], at: int, path: KeyPath, aliases: tuple[str, ...]) -> tuple[Any, int]:
@@ -208,7 +239,7 @@ class _Builder:
         at += 1
         while not isinstance(events[at], yaml.SequenceEndEvent):
             item_path = (*path, len(items))
-            self._lines[item_path] = events[at].start_mark.line + 1
+            self._lines[item_path] = _line(events[at])
             item, at = self._node(events, at, item_path, aliases)
             items.append(item)
         return items, at + 1
@@ -220,10 +251,10 @@ class _Builder:
         while not isinstance(events[at], yaml.MappingEndEvent):
             key_event = events[at]
             if isinstance(key_event, yaml.AliasEvent):
-                key_event = self._recordings.get(key_event.anchor, [key_event])[0]
+                key_event = self._recordings.get(key_event.anchor or "", [key_event])[0]
             if not isinstance(key_event, yaml.ScalarEvent):
                 raise self._refuse(key_event, "a key must be plain text")
-            key, line = key_event.value, events[at].start_mark.line + 1
+            key, line = key_event.value, _line(events[at])
             if key == "<<" and key_event.style is None:
                 value, at = self._node(events, at + 1, path, aliases)
                 merged.extend(self._merge_sources(key_event, value))
@@ -261,15 +292,15 @@ class _Builder:
             raise self._refuse(event, str(error)) from None
 
     def _refuse(self, event: yaml.Event, message: str, hint: str = "") -> InvalidInput:
-        return InvalidInput(f"{self._shown_as}:{event.start_mark.line + 1}: {message}", hint=hint)
+        return InvalidInput(f"{self._shown_as}:{_line(event)}: {message}", hint=hint)
 
-    def _syntax_error(self, error: yaml.YAMLError) -> InvalidInput:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        said = ", ".join(
-            part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part
-        ) or " ".join(str(error).split())
-        return InvalidInput(f"{self._shown_as}{where}: is not valid YAML", why=said)
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+def _index(event: yaml.Event) -> int:
+    return event.start_mark.index if event.start_mark else 0
 
 
 def _plain_scalar(text: str) -> Any:
