@@ -67,7 +67,10 @@ class Excess:
 
     def line(self) -> str:
         memory = "memory" in self.resource or "storage" in self.resource
-        amount = lambda value: format_quantity(value, memory=memory)  # noqa: E731
+
+        def amount(value: Decimal) -> str:
+            return format_quantity(value, memory=memory)
+
         who = ", ".join(f"{a.service}: {a.object} {amount(a.amount)}" for a in self.by[:5])
         more = f" and {len(self.by) - 5} more" if len(self.by) > 5 else ""
         left = max(self.hard - self.used, Decimal(0))

@@ -42,7 +42,13 @@ class ChartLock(_Data):
 
 
 class ServiceLock(_Data):
-    """One service, resolved: where it comes from and what it is deployed with."""
+    """One service, resolved: where it comes from and what it is deployed with.
+
+    Attributes:
+        repo, ref, commit: where its files are.
+        declared_repo, declared_commit: where the sandbox.yaml (or layout) is that declares it; empty for what
+            was found running without a record.
+    """
 
     kind: DeploymentKind
     repo: str
@@ -50,6 +56,8 @@ class ServiceLock(_Data):
     commit: str
     pushed: bool | None = None
     dirty: bool = False
+    declared_repo: str = ""
+    declared_commit: str = ""
     path: str = ""
     chart: ChartLock | None = None
     images: tuple[ImageLock, ...] = ()

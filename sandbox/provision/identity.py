@@ -57,7 +57,10 @@ async def identify(
 
 
 def display_name(user: str) -> str:
-    """The part of a user name that people say: ``system:serviceaccount:ci:deployer`` → ``deployer``, ``dana@example.com`` → ``dana``."""
+    """The part of a user name that people say.
+
+    ``system:serviceaccount:ci:deployer`` → ``deployer``, ``dana@example.com`` → ``dana``.
+    """
     return user.rpartition(":")[2].partition("@")[0] or user
 
 

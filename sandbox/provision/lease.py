@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sandbox.cluster import objects
@@ -136,9 +137,8 @@ def _lives(process: str) -> bool:
 def _process(pid: int) -> str:
     """``pid_starttime``: a process id is used again, but not with the same start time."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            # The command's name in parentheses may hold spaces; starttime is field 22 of proc(5).
-            started = stat.read().rpartition(b")")[2].split()[19].decode()
+        # The command's name in parentheses may hold spaces; starttime is field 22 of proc(5).
+        started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
     except OSError:
         started = "0"
     return f"{pid}_{started}"

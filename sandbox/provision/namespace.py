@@ -230,7 +230,7 @@ def guardrails(profile: QuotaProfile, namespace: str) -> list[Manifest]:
 
 
 def _default_deny(metadata: Mapping[str, object]) -> Manifest:
-    """Let in what comes from the sandbox itself, and from namespaces that the platform marks as ingress controllers'."""
+    """Let in what comes from the sandbox itself, and from namespaces that the platform marks for it (ingress)."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

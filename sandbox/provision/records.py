@@ -127,5 +127,5 @@ def _decode(parts: dict[int, Manifest]) -> Record:
         raise Refused(
             f"the record in secret/{name} cannot be read",
             why=why,
-            hint="it was changed by hand or written by a newer version: delete that Secret, then run `sandbox up` again",
+            hint="it was changed by hand or is from a newer version: delete that Secret, then run `sandbox up` again",
         ) from None

@@ -1,0 +1,166 @@
+"""``sandbox down``: a sandbox and everything that its record names, gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
+
+from sandbox.cluster import objects
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.errors import NotFound
+from sandbox.cluster.helm import Helm
+from sandbox.model.errors import Refused, SandboxError
+from sandbox.model.objects import Manifest
+from sandbox.model.record import Record
+from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
+from sandbox.provision import namespace as ns
+from sandbox.provision import records
+from sandbox.provision.inspect import find_sandbox
+from sandbox.provision.reporter import Reporter
+from sandbox.provision.target import Target
+
+# What the control plane says of a namespace that does not end.
+_STUCK_CONDITIONS = (
+    "NamespaceDeletionDiscoveryFailure",
+    "NamespaceDeletionGroupVersionParsingFailure",
+    "NamespaceDeletionContentFailure",
+    "NamespaceContentRemaining",
+    "NamespaceFinalizersRemaining",
+)
+
+
+@dataclass(frozen=True)
+class DownResult:
+    """What became of one sandbox.
+
+    Attributes:
+        deleted: the namespace is gone (or would be, in a dry run); False where there was none.
+        objects: what the record named, as kubectl writes it.
+        stuck: why it is still there, in the control plane's words.
+    """
+
+    name: str
+    deleted: bool
+    objects: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+
+
+async def down(
+    target: Target,
+    names: Sequence[str],
+    *,
+    reporter: Reporter,
+    dry_run: bool = False,
+    wait: bool = True,
+    timeout: float = 120.0,
+) -> list[DownResult]:
+    """Delete sandboxes. One that is not there is no error.
+
+    Raises:
+        Refused: a namespace is not one that we may delete.
+    """
+    async with Cluster.connect(target.context, target.kubeconfig) as cluster:
+        return [await _down_one(cluster, name, reporter, dry_run=dry_run, wait=wait, timeout=timeout) for name in names]
+
+
+async def _down_one(
+    cluster: Cluster, name: str, reporter: Reporter, *, dry_run: bool, wait: bool, timeout: float
+) -> DownResult:
+    try:
+        sandbox = await find_sandbox(cluster, name)
+    except NotFound:
+        return DownResult(name, deleted=False)
+    namespace = await objects.get(cluster, ns.reference(sandbox.namespace))
+    if namespace is None:
+        return DownResult(name, deleted=False)
+    newest = await _newest_record(cluster, sandbox, reporter)
+    check_ours(namespace, newest)
+    named = [str(item.ref) for s in newest.services.values() for item in s.inventory] if newest else []
+    if dry_run:
+        return DownResult(sandbox.name, deleted=True, objects=named)
+    with reporter.step(f"Delete {sandbox.name}") as step:
+        if sandbox.phase != Phase.TERMINATING:
+            step.detail("uninstall releases")
+            await _uninstall(cluster, sandbox, newest, reporter)
+            await objects.delete(cluster, ns.reference(sandbox.namespace), uid=sandbox.uid)
+        if not wait:
+            return DownResult(sandbox.name, deleted=True, objects=named)
+        step.detail("wait for the namespace to end")
+        stuck = await _wait_gone(cluster, sandbox, timeout)
+    return DownResult(sandbox.name, deleted=not stuck, objects=named, stuck=stuck)
+
+
+async def _newest_record(cluster: Cluster, sandbox: Sandbox, reporter: Reporter) -> Record | None:
+    try:
+        return await records.latest(cluster, sandbox.namespace)
+    except Refused as error:
+        reporter.warn(f"{error.what}: {error.why}")
+        raise
+
+
+def check_ours(namespace: Manifest, newest: Record | None) -> None:
+    """Refuse to delete a namespace that only looks like a sandbox.
+
+    Ours carries our label and names itself, and its record holds its UID; or it has no record and is
+    still being provisioned (a killed `up`).
+
+    Raises:
+        Refused: saying what does not fit.
+    """
+    name, uid = namespace["metadata"]["name"], namespace["metadata"]["uid"]
+    hint = f"if it really is to go: kubectl delete namespace {name}"
+    if not is_sandbox(namespace):
+        raise Refused(f"the namespace {name} is not a sandbox", why="it lacks our label or its own name", hint=hint)
+    if newest is None:
+        if Sandbox.of(namespace, "").phase not in (Phase.PROVISIONING, Phase.TERMINATING):
+            raise Refused(f"the namespace {name} has no record of a deployment", why="it may be a copy", hint=hint)
+    elif newest.namespace_uid != uid:
+        raise Refused(
+            f"the record in {name} is of another namespace",
+            why=f"it holds the UID {newest.namespace_uid}, the namespace has {uid}",
+            hint=hint,
+        )
+
+
+async def _uninstall(cluster: Cluster, sandbox: Sandbox, newest: Record | None, reporter: Reporter) -> None:
+    """Releases first: their delete hooks and finalizers want a namespace that still works."""
+    charts = [s.lock.chart.release for s in newest.services.values() if s.lock.chart] if newest else []
+    if not charts:
+        return
+    helm = Helm(cluster.kubeconfig_path, cluster.context)
+    outcomes = await asyncio.gather(
+        *(helm.uninstall(release, sandbox.namespace) for release in charts), return_exceptions=True
+    )
+    for release, outcome in zip(charts, outcomes, strict=True):
+        if isinstance(outcome, SandboxError):
+            reporter.warn(f"the release {release} was not uninstalled cleanly: {outcome}")
+        elif isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def _wait_gone(cluster: Cluster, sandbox: Sandbox, timeout: float) -> list[str]:
+    """Wait until the namespace is gone; else what holds it."""
+    retrying = AsyncRetrying(
+        stop=stop_after_delay(timeout),
+        wait=wait_fixed(0.3),
+        retry=retry_if_result(lambda found: found is not None and found["metadata"]["uid"] == sandbox.uid),
+    )
+    try:
+        await retrying(objects.get, cluster, ns.reference(sandbox.namespace))
+    except RetryError as error:
+        return stuck_reasons(error.last_attempt.result())
+    return []
+
+
+def stuck_reasons(namespace: Manifest) -> list[str]:
+    """Why a namespace does not end, in the control plane's words."""
+    conditions = (namespace.get("status") or {}).get("conditions") or []
+    found = [
+        f"{condition['type']}: {condition.get('message', '')}"
+        for condition in conditions
+        if condition.get("type") in _STUCK_CONDITIONS and condition.get("status") == "True"
+    ]
+    return found or ["the namespace is being deleted; the control plane does not say what it waits for"]

@@ -1,0 +1,122 @@
+"""What is going to be deployed: everything resolved and rendered, nothing written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sandbox.model.errors import InvalidInput
+from sandbox.model.images import ResolvedImage
+from sandbox.model.objects import Manifest, ObjectRef
+from sandbox.model.record import InventoryItem, Lock, Record, ServiceLock, ServiceRecord
+from sandbox.model.source import Commit
+from sandbox.project.config import Service
+from sandbox.project.quotas import QuotaProfile
+from sandbox.provision.identity import Identity
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """One service, ready to be deployed.
+
+    Attributes:
+        spec: how the project declares it; None for one that comes from a base.
+        manifests: as rendered, placed in the namespace; without hooks.
+        chart_path: folder of the chart, for a service that is installed by Helm.
+        values: all values of the chart, merged.
+        needs: services that must be ready before it.
+    """
+
+    name: str
+    lock: ServiceLock
+    manifests: list[Manifest]
+    spec: Service | None = None
+    hooks: list[Manifest] = field(default_factory=list)
+    chart_path: Path | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    images: tuple[ResolvedImage, ...] = ()
+    needs: tuple[str, ...] = ()
+    ports: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def release(self) -> str | None:
+        return self.lock.chart.release if self.lock.chart else None
+
+    def is_same_as(self, before: ServiceRecord | None) -> bool:
+        """Whether that record deployed exactly this."""
+        return before is not None and before.lock.input_digest == self.lock.input_digest
+
+    def record(self, manifests: list[Manifest] | None = None, revision: int | None = None) -> ServiceRecord:
+        """The service's part of the record; ``manifests`` as the cluster stored them, where it did."""
+        stored = self.manifests if manifests is None else manifests
+        return ServiceRecord(
+            lock=self.lock,
+            manifests=stored,
+            hooks=self.hooks,
+            values=self.values,
+            inventory=[InventoryItem.of(ObjectRef.of(manifest)) for manifest in stored],
+            needs=self.needs,
+            ports=dict(self.ports),
+            revision=revision,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole deployment.
+
+    Attributes:
+        services: by name.
+        kept: services of the sandbox that this deployment does not touch (``--only``).
+        before: the sandbox's records, oldest first; empty for a new one.
+    """
+
+    identity: Identity
+    commit: Commit | None
+    env: str
+    profile: QuotaProfile
+    ttl: timedelta
+    lock: Lock
+    services: Mapping[str, ServicePlan]
+    kept: Mapping[str, ServiceRecord]
+    before: Sequence[Record]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def applied(self) -> Mapping[str, ServiceRecord]:
+        """What the newest record, finished or not, put into the namespace."""
+        return self.before[-1].services if self.before else {}
+
+    @property
+    def removed(self) -> dict[str, ServiceRecord]:
+        """Services that were deployed and are not wanted any more."""
+        return {n: s for n, s in self.applied.items() if n not in self.services and n not in self.kept}
+
+    @property
+    def changed(self) -> dict[str, ServicePlan]:
+        """Services whose deployment differs from the newest record, or that it did not finish."""
+        if not self.before:
+            return dict(self.services)
+        finished = self.before[-1].outcome == "deployed"
+        return {n: s for n, s in self.services.items() if not (finished and s.is_same_as(self.applied.get(n)))}
+
+
+def in_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
+    """Services in an order in which each comes after those it needs; names decide among equals.
+
+    Raises:
+        InvalidInput: they need one another in a circle.
+    """
+    done: list[str] = []
+    left = {name: {need for need in wanted if need in needs} for name, wanted in needs.items()}
+    while left:
+        free = sorted(name for name, wanted in left.items() if not wanted - set(done))
+        if not free:
+            raise InvalidInput(f"services need one another in a circle: {', '.join(sorted(left))}")
+        done += free
+        for name in free:
+            del left[name]
+    return done

@@ -1,0 +1,425 @@
+"""From a request to a plan: sources, choices, images, manifests. Writes nothing but missing images."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+import sandbox
+from sandbox.cluster import discovery, objects, tools
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.discovery import Resource
+from sandbox.cluster.helm import Helm
+from sandbox.images.build import ImageRequest, resolve_images
+from sandbox.model.durations import format_duration, parse_duration
+from sandbox.model.errors import InvalidInput, Refused
+from sandbox.model.images import ResolvedImage
+from sandbox.model.objects import ObjectRef, digest
+from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
+from sandbox.project.config import Project, Service
+from sandbox.project.quotas import QuotaProfile, choose_profile, load_profiles, profile_folders
+from sandbox.project.settings import Settings, load_settings, settings_path
+from sandbox.provision import mocks, preflight, records
+from sandbox.provision.base import Base, base_services, shared_services
+from sandbox.provision.identity import Identity
+from sandbox.provision.inspect import find_sandbox
+from sandbox.provision.locks import read_lock
+from sandbox.provision.plan import Plan, ServicePlan
+from sandbox.provision.reporter import Reporter
+from sandbox.provision.selection import Selection, select
+from sandbox.provision.sources import Source, Sources, resolve_sources
+from sandbox.provision.target import Target
+from sandbox.render.render import Rendered, RenderRequest, render
+from sandbox.render.transform import label, place
+
+if TYPE_CHECKING:
+    from sandbox.provision.up import UpRequest
+
+_LOCAL_REGISTRY = ObjectRef("", "v1", "ConfigMap", "local-registry-hosting", "kube-public")
+# Each takes a process; more at once than this only makes each slower.
+_RENDERED_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Settled:
+    """All choices made: the user's, else the project's, else the product's defaults."""
+
+    env: str
+    profile: QuotaProfile
+    ttl: timedelta
+    base: str | None
+    selection: Selection
+    lock: Lock | None
+
+    def line(self) -> str:
+        return f"env {self.env}, quota {self.profile.name}, ttl {format_duration(self.ttl)}, base {self.base or 'none'}"
+
+
+class Planner:
+    """Makes the parts of a plan; holds what they all need."""
+
+    def __init__(self, cluster: Cluster, target: Target, workspace: Path, reporter: Reporter) -> None:
+        self.cluster = cluster
+        self.target = target
+        self.workspace = workspace
+        self.reporter = reporter
+        self.settings: Settings = load_settings()
+        self.helm = Helm(cluster.kubeconfig_path, cluster.context)
+        self.tools: dict[str, str] = {}
+        self.pull_secret: str | None = None
+        self._notes: list[str] = []
+
+    async def sources(self, request: UpRequest) -> Sources:
+        """The project's files at the commit that was asked for, and the tools' versions held against it."""
+        lock = await asyncio.to_thread(read_lock, request.lock) if request.lock else None
+        own = next(iter(lock.services.values())) if lock else None
+        sources = await resolve_sources(
+            None if own else request.folder,
+            own.repo if own else request.repo,
+            own.commit if own else request.ref,
+            dirty=request.dirty,
+            settings=self.settings,
+            workspace=self.workspace,
+            locked={name: (s.repo, s.commit) for name, s in lock.services.items()} if lock else None,
+        )
+        self.tools = {"sandbox": sandbox.__version__, **await asyncio.to_thread(tools.tool_versions)}
+        self.tools["kubernetes"] = await self.cluster.version()
+        preflight.check_requirements(sources.project.requires, self.tools)
+        self._say_dirt(sources.own, request)
+        self._notes += sources.loaded.notes
+        return sources
+
+    def _say_dirt(self, own: Source, request: UpRequest) -> None:
+        changed = own.commit.changed_files
+        if not changed:
+            return
+        if own.commit.dirty:
+            self.reporter.warn(f"the working tree is deployed as it is, with {len(changed)} uncommitted changes")
+        elif request.ref is None:
+            self.reporter.warn(
+                f"{len(changed)} uncommitted changes are not deployed ({', '.join(changed[:3])}"
+                f"{', …' if len(changed) > 3 else ''}): --dirty deploys them"
+            )
+
+    def settle(self, request: UpRequest, sources: Sources) -> Settled:
+        """Fill in what the user left open.
+
+        Raises:
+            InvalidInput: an unknown environment, profile or service, or a TTL over the profile's.
+        """
+        project, defaults = sources.project, sources.project.defaults
+        lock = read_lock(request.lock) if request.lock else None
+        env = request.env or (lock.env if lock else defaults.env)
+        profile = choose_profile(request.quota or defaults.quota, self._profiles(sources))
+        ttl = parse_duration(request.ttl or defaults.ttl)
+        if profile.max_ttl and ttl > parse_duration(profile.max_ttl):
+            raise Refused(
+                f"a TTL of {format_duration(ttl)} is over what the quota profile {profile.name} allows",
+                why=f"at most {profile.max_ttl}",
+                hint="ask for less with --ttl, and prolong it later by running `sandbox up` again",
+            )
+        base = None if lock else request.base or defaults.base
+        wanted = request.only or (tuple(lock.services) if lock else ())
+        settled = Settled(env, profile, ttl, base, select(project, wanted, has_base=base is not None), lock)
+        self.reporter.info(settled.line())
+        return settled
+
+    def _profiles(self, sources: Sources) -> dict[str, QuotaProfile]:
+        folders = profile_folders(sources.own.tree, self.settings.quota_paths(settings_path().parent))
+        return load_profiles(folders, say=self._notes.append)
+
+    async def records_of(self, identity: Identity) -> list[Record]:
+        """The sandbox's records; none where it is not there yet."""
+        return await records.load_records(self.cluster, identity.namespace)
+
+    async def images(
+        self, request: UpRequest, settled: Settled, sources: Sources, say: Callable[[str], None]
+    ) -> dict[tuple[str, str], ResolvedImage]:
+        """The digest of each image that the project's services bring, built where it does not exist yet."""
+        wanted = [name for name in settled.selection.deployed if name in sources.project.services]
+        locked = self._locked_images(settled, wanted)
+        requests = [
+            ImageRequest(
+                service=name,
+                image=image,
+                tree=sources.by_service[name].tree,
+                commit=sources.by_service[name].commit,
+                build_args={**self.settings.build_args, **request.build_args},
+            )
+            for name in wanted
+            for image in sources.project.services[name].images
+            if (name, image.name) not in locked
+        ]
+        if not requests:
+            return locked
+        config = sources.project.images
+        self.pull_secret = config.pull_secret or self.settings.pull_secret
+        built = await resolve_images(
+            requests,
+            registry=request.registry
+            or config.registry
+            or self.settings.registry
+            or await local_registry(self.cluster),
+            builder=request.builder
+            or (config.builder if config.builder != "auto" else self.settings.builder or "auto"),
+            wait=parse_duration(config.wait),
+            progress=say,
+            dry_run=request.dry_run,
+        )
+        return {**locked, **built}
+
+    def _locked_images(self, settled: Settled, wanted: Sequence[str]) -> dict[tuple[str, str], ResolvedImage]:
+        if settled.lock is None:
+            return {}
+        return {
+            (name, image.name): ResolvedImage(image.name, image.repository, image.tag, image.digest, "locked")
+            for name in wanted
+            for image in settled.lock.services[name].images
+        }
+
+    async def render(
+        self,
+        request: UpRequest,
+        settled: Settled,
+        sources: Sources,
+        identity: Identity,
+        images: Mapping[tuple[str, str], ResolvedImage],
+    ) -> dict[str, ServicePlan]:
+        """Manifests of the project's own services, placed in the sandbox."""
+        namespaced = await self._namespaced()
+        versions = await self.cluster.version(), await discovery.api_versions(self.cluster)
+        at_once = asyncio.Semaphore(_RENDERED_AT_ONCE)
+
+        async def one(name: str) -> ServicePlan:
+            spec = sources.project.service_in(name, settled.env)
+            mine = tuple(image for (service, _), image in images.items() if service == name)
+            source = sources.by_service[name]
+            order = RenderRequest(
+                env=settled.env,
+                namespace=identity.namespace,
+                variables=self._variables(identity, settled, source),
+                images=mine,
+                extra_values=request.values_files,
+                set_values=request.set_values,
+                services=tuple(sources.project.services),
+                kube_version=versions[0],
+                api_versions=versions[1],
+            )
+            async with at_once:
+                rendered = await render(name, spec, source.tree, order, self.helm)
+            return self._service_plan(name, spec, source, rendered, mine, settled, identity, namespaced)
+
+        names = [name for name in settled.selection.deployed if name in sources.project.services]
+        plans = await asyncio.gather(*(one(name) for name in names))
+        plans += [
+            mocks.plan(name, sources.project.services[name], sources.by_service[name], identity.namespace)
+            for name in settled.selection.mocked
+        ]
+        return {plan.name: plan for plan in plans}
+
+    def _service_plan(
+        self,
+        name: str,
+        spec: Service,
+        source: Source,
+        rendered: Rendered,
+        images: tuple[ResolvedImage, ...],
+        settled: Settled,
+        identity: Identity,
+        is_namespaced: Callable[[str, str], bool],
+    ) -> ServicePlan:
+        movable = spec.chart is None
+        manifests, moved = place(
+            rendered.manifests, identity.namespace, is_namespaced=is_namespaced, movable=movable, service=name
+        )
+        hooks, _ = place(rendered.hooks, identity.namespace, is_namespaced=is_namespaced, movable=movable, service=name)
+        if movable:
+            manifests = label(manifests, name)
+        self._notes += [f"{name}: {note}" for note in (*rendered.notes, *moved)]
+        lock = ServiceLock(
+            kind=spec.kind,
+            repo=source.commit.repo,
+            ref=source.commit.branch or source.commit.ref,
+            commit=source.commit.sha,
+            pushed=source.commit.pushed,
+            dirty=source.commit.dirty,
+            path=spec.paths[0],
+            chart=rendered.chart,
+            images=tuple(ImageLock(name=i.name, repository=i.repository, tag=i.tag, digest=i.digest) for i in images),
+            values_files=tuple(rendered.values_files),
+            input_digest=rendered.input_digest,
+            manifest_digest=digest([*manifests, *hooks]),
+        )
+        return ServicePlan(
+            name=name,
+            lock=lock,
+            manifests=manifests,
+            spec=spec,
+            hooks=hooks,
+            chart_path=rendered.chart_path,
+            values=rendered.values,
+            images=images,
+            needs=tuple(need.service for need in spec.needs if need.service in settled.selection.deployed),
+            ports=spec.ports,
+        )
+
+    def _variables(self, identity: Identity, settled: Settled, source: Source) -> dict[str, str]:
+        return {
+            "SANDBOX_NAME": identity.name,
+            "SANDBOX_NAMESPACE": identity.namespace,
+            "SANDBOX_HOST": f"{identity.name}.{self.settings.host_domain}",
+            "SANDBOX_ENV": settled.env,
+            "SANDBOX_COMMIT": source.commit.sha,
+            "SANDBOX_OWNER": identity.owner,
+        }
+
+    async def _namespaced(self) -> Callable[[str, str], bool]:
+        known: dict[tuple[str, str], Resource] = await discovery.all_resources(self.cluster)
+
+        def is_namespaced(api_version: str, kind: str) -> bool:
+            resource = known.get((api_version, kind))
+            # A kind that the cluster does not know is named by the preflight.
+            return resource is None or resource.namespaced
+
+        return is_namespaced
+
+    async def from_base(
+        self, settled: Settled, sources: Sources, own: Mapping[str, ServicePlan], identity: Identity
+    ) -> dict[str, ServicePlan]:
+        """The services that come from the base, and ways to those that are shared with it."""
+        if settled.base is None:
+            return {}
+        async with self._base(settled.base, sources.project) as base:
+            selection = settled.selection
+            without = {*own, *selection.shared, *selection.skipped}
+            found = await base_services(base, selection.from_base, without, self.workspace)
+            namespaced = await self._namespaced()
+            plans = {name: self._adopt(plan, identity, namespaced) for name, plan in found.items()}
+            for name in selection.shared:
+                plans[name] = await self._share(base, name, identity)
+            return plans
+
+    def _adopt(self, plan: ServicePlan, identity: Identity, is_namespaced: Callable[[str, str], bool]) -> ServicePlan:
+        manifests, _ = place(
+            plan.manifests, identity.namespace, is_namespaced=is_namespaced, movable=True, service=plan.name
+        )
+        hooks, _ = place(plan.hooks, identity.namespace, is_namespaced=is_namespaced, movable=True, service=plan.name)
+        if plan.chart_path is None:
+            manifests = label(manifests, plan.name)
+        return replace(plan, manifests=manifests, hooks=hooks)
+
+    async def plan(
+        self,
+        request: UpRequest,
+        settled: Settled,
+        sources: Sources,
+        identity: Identity,
+        services: Mapping[str, ServicePlan],
+        before: Sequence[Record],
+    ) -> Plan:
+        """Put the parts together."""
+        applied = before[-1].services if before else {}
+        kept = {n: s for n, s in applied.items() if request.only and n not in services and _stays(n, sources, s)}
+        lock = Lock(
+            project=sources.project.project,
+            env=settled.env,
+            services={name: plan.lock for name, plan in services.items()},
+            tools=self.tools,
+            created_at=await self.cluster.server_time(),
+            created_by=identity.created_by,
+        )
+        return Plan(
+            identity=identity,
+            commit=sources.own.commit,
+            env=settled.env,
+            profile=settled.profile,
+            ttl=settled.ttl,
+            lock=lock.sealed(),
+            services=services,
+            kept=kept,
+            before=before,
+            notes=tuple(self._notes),
+        )
+
+    @asynccontextmanager
+    async def _base(self, name: str, project: Project) -> AsyncIterator[Base]:
+        """Where ``--base`` points: an environment of the project, else a sandbox of this cluster."""
+        environment = project.environments.get(name)
+        if environment is None:
+            found = await find_sandbox(self.cluster, name)
+            yield Base(self.cluster, self.helm, found.namespace, f"sandbox {found.name}")
+            return
+        if environment.namespace is None:
+            raise InvalidInput(
+                f"the environment {name} has no namespace, so it cannot be a base",
+                hint=f"add `namespace:` under environments.{name} in sandbox.yaml",
+            )
+        if environment.context in (None, self.cluster.context):
+            yield Base(self.cluster, self.helm, environment.namespace, f"environment {name}")
+            return
+        async with Cluster.connect(environment.context, self.target.kubeconfig) as cluster:
+            helm = Helm(cluster.kubeconfig_path, cluster.context)
+            yield Base(cluster, helm, environment.namespace, f"environment {name}")
+
+    async def _share(self, base: Base, name: str, identity: Identity) -> ServicePlan:
+        if base.cluster.server != self.cluster.server:
+            raise InvalidInput(
+                f"{name} cannot be shared with {base.title}: it runs in another cluster",
+                hint="need it as `sandbox` or `mock`",
+            )
+        manifests = await shared_services(base, name, identity.namespace)
+        lock = ServiceLock(
+            kind="manifests",
+            repo="",
+            ref=base.title,
+            commit="",
+            input_digest=digest(manifests),
+            manifest_digest=digest(manifests),
+        )
+        return ServicePlan(name=name, lock=lock, manifests=manifests)
+
+    async def copy_pull_secret(self, plan: Plan) -> None:
+        """Bring the configured pull secret from the context's own namespace, and let the pods use it.
+
+        Raises:
+            InvalidInput: there is none of that name there.
+        """
+        name = self.pull_secret
+        if name is None:
+            return
+        source = ObjectRef("", "v1", "Secret", name, self.cluster.default_namespace)
+        found = await objects.get(self.cluster, source)
+        if found is None:
+            raise InvalidInput(
+                f"there is no pull secret {name} in the namespace {source.namespace}",
+                hint=f"kubectl create secret docker-registry {name} -n {source.namespace}",
+            )
+        namespace = plan.identity.namespace
+        copied = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": found["type"]}
+        await objects.apply(self.cluster, {**copied, "data": found["data"]}, namespace=namespace)
+        account = ObjectRef("", "v1", "ServiceAccount", "default", namespace)
+        await objects.patch_merge(self.cluster, account, {"imagePullSecrets": [{"name": name}]})
+
+
+def _stays(name: str, sources: Sources, service: ServiceRecord) -> bool:
+    """Whether a service that ``--only`` leaves out is still part of the sandbox: the project, or a base, has it."""
+    return name in sources.project.services or service.lock.commit != sources.own.commit.sha
+
+
+async def local_registry(cluster: Cluster) -> str | None:
+    """The registry that a local cluster says it has (KEP-1755: ConfigMap local-registry-hosting), or None."""
+    found = await objects.get(cluster, _LOCAL_REGISTRY)
+    text = ((found or {}).get("data") or {}).get("localRegistryHosting.v1", "")
+    try:
+        hosting = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    host = hosting.get("host") if isinstance(hosting, dict) else None
+    return host if isinstance(host, str) else None

@@ -1,0 +1,273 @@
+"""Everything that can be known to fail is found here, before the first write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from sandbox.cluster import discovery, objects
+from sandbox.cluster.client import Cluster
+from sandbox.model import labels
+from sandbox.model.errors import Refused
+from sandbox.model.objects import Manifest, ObjectRef, containers, pod_spec
+from sandbox.model.quota import Asked, Excess, asked_by, excesses
+from sandbox.model.record import ServiceRecord
+from sandbox.project.config import Requires
+from sandbox.project.quotas import QuotaProfile
+from sandbox.provision import namespace as ns
+from sandbox.provision.plan import Plan, ServicePlan
+from sandbox.render.references import missing_references
+
+# Every namespace gets these from the control plane.
+_GIVEN = {
+    ("ServiceAccount", "default", ""),
+    ("ConfigMap", "kube-root-ca.crt", ""),
+    ("ConfigMap", "kube-root-ca.crt", "ca.crt"),
+}
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Exceptions that the user asked for."""
+
+    cluster_scoped: bool = False
+
+
+async def check(cluster: Cluster, plan: Plan, allowed: Allowed) -> list[Excess]:
+    """Hold a plan against the guardrails.
+
+    Returns:
+        Nothing but an empty list today; a refusal is an error.
+
+    Raises:
+        Refused: with every reason of the first kind that is found.
+    """
+    manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
+    await _check_scope(cluster, manifests, plan.profile, allowed)
+    _check_forbidden_kinds(manifests, plan.profile)
+    check_pod_security(manifests, plan.profile.pod_security)
+    await _check_references(cluster, plan)
+    return await _check_quota(cluster, plan)
+
+
+def check_requirements(requires: Requires, found: Mapping[str, str]) -> None:
+    """Hold the versions that a project requires against those that are here.
+
+    Args:
+        found: tool → version, such as ``{"helm": "v4.3.1"}``.
+
+    Raises:
+        Refused: a version is outside of what the project requires.
+    """
+    unmet = []
+    for tool in ("sandbox", "helm", "kubernetes"):
+        wanted = getattr(requires, tool)
+        if not wanted:
+            continue
+        version = found.get(tool)
+        if version is None:
+            unmet.append(f"{tool} {wanted}: not found here")
+        elif not _satisfies(version, wanted):
+            unmet.append(f"{tool} {wanted}: here it is {version}")
+    if unmet:
+        raise Refused(
+            "the project requires other versions", why="\n".join(unmet), hint="see `requires:` in sandbox.yaml"
+        )
+
+
+def _satisfies(version: str, wanted: str) -> bool:
+    try:
+        # Kubernetes vendors append +k3s1, -gke.100 and such, which PEP 440 does not know.
+        plain = Version(version.lstrip("v").partition("+")[0].partition("-")[0])
+        return SpecifierSet(wanted, prereleases=True).contains(plain)
+    except (InvalidVersion, InvalidSpecifier):
+        return False
+
+
+async def _check_scope(
+    cluster: Cluster, manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile, allowed: Allowed
+) -> None:
+    refused = []
+    for service, manifest in _each(manifests):
+        resource = await discovery.resource_for(cluster, manifest["apiVersion"], manifest["kind"])
+        if resource.namespaced:
+            continue
+        if not (allowed.cluster_scoped and manifest["kind"] in profile.allowed_cluster_scoped):
+            refused.append(f"{service}: {ObjectRef.of(manifest)}")
+    if refused:
+        permitted = ", ".join(profile.allowed_cluster_scoped) or "none"
+        raise Refused(
+            "cluster-scoped objects do not belong into a sandbox: they would collide with other sandboxes'",
+            why="\n".join(sorted(set(refused))),
+            hint="take them out of the chart (often a value such as rbac.create or installCRDs), or use "
+            f"--allow-cluster-scoped for kinds that the profile {profile.name} permits (it permits {permitted})",
+        )
+
+
+def _check_forbidden_kinds(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:
+    forbidden = [
+        f"{service}: {ObjectRef.of(manifest)}"
+        for service, manifest in _each(manifests)
+        if manifest["kind"] in profile.forbidden_kinds
+    ]
+    guardrails = [
+        f"{service}: {ObjectRef.of(manifest)}"
+        for service, manifest in _each(manifests)
+        if manifest["kind"] in ("ResourceQuota", "LimitRange", "Namespace")
+    ]
+    if forbidden or guardrails:
+        raise Refused(
+            f"the quota profile {profile.name} does not permit these objects",
+            why="\n".join(forbidden + guardrails),
+            hint="take them out of the service, or choose another profile with --quota",
+        )
+
+
+def check_pod_security(manifests: Mapping[str, Sequence[Manifest]], level: str) -> None:
+    """Find what Pod Security Admission would reject at the level ``baseline`` (and above).
+
+    The API server has the last word; this says it before anything is written. Source of the rules: the
+    Pod Security Standards of the Kubernetes documentation, controls of the level Baseline.
+
+    Raises:
+        Refused: naming workload and field.
+    """
+    if level == "privileged":
+        return
+    found = [
+        f"{service}: {ObjectRef.of(manifest)}: {violation}"
+        for service, manifest in _each(manifests)
+        if (spec := pod_spec(manifest)) is not None
+        for violation in _baseline_violations(spec)
+    ]
+    if found:
+        raise Refused(
+            f"pods that the pod security level {level!r} does not admit",
+            why="\n".join(found),
+            hint="a sandbox shares its nodes with others: drop these settings in its values",
+        )
+
+
+# Capabilities that the level Baseline lets a container add.
+_BASELINE_CAPABILITIES = frozenset(
+    [
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ]
+)
+
+
+def _baseline_violations(spec: Manifest) -> Iterable[str]:
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(field):
+            yield f"{field}: true"
+    for volume in spec.get("volumes") or ():
+        if "hostPath" in volume:
+            yield f"volume {volume.get('name')}: hostPath {(volume['hostPath'] or {}).get('path')}"
+    for container in [*containers(spec), *(spec.get("ephemeralContainers") or ())]:
+        where = f"container {container.get('name')}"
+        security = container.get("securityContext") or {}
+        if security.get("privileged"):
+            yield f"{where}: privileged: true"
+        added = set((security.get("capabilities") or {}).get("add") or ()) - _BASELINE_CAPABILITIES
+        if added:
+            yield f"{where}: capabilities {', '.join(sorted(added))}"
+        for port in container.get("ports") or ():
+            if port.get("hostPort"):
+                yield f"{where}: hostPort {port['hostPort']}"
+
+
+async def _check_references(cluster: Cluster, plan: Plan) -> None:
+    manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
+    kept = {name: list(s.manifests) for name, s in plan.kept.items()}
+    existing = await _existing_objects(cluster, plan) if plan.before else set()
+    missing = [m for m in missing_references({**kept, **manifests}, _GIVEN | existing) if m.service in manifests]
+    if missing:
+        raise Refused(
+            "workloads refer to objects that nothing provides",
+            why="\n".join(str(item) for item in missing),
+            hint="add them to the service, mark the reference optional, or create them in the sandbox first",
+        )
+
+
+async def _existing_objects(cluster: Cluster, plan: Plan) -> set[tuple[str, str, str]]:
+    """(kind, name, key) of what lies in the namespace besides what earlier deployments own."""
+    found: set[tuple[str, str, str]] = set()
+    owned = {item.ref.identity for service in plan.removed.values() for item in service.inventory}
+    for kind in ("Secret", "ConfigMap", "ServiceAccount", "PersistentVolumeClaim"):
+        async for item in objects.list_(cluster, "v1", kind, plan.identity.namespace):
+            name = item["metadata"]["name"]
+            if ("", kind, plan.identity.namespace, name) in owned:
+                continue
+            found.add((kind, name, ""))
+            found |= {(kind, name, key) for key in {**(item.get("data") or {}), **(item.get("binaryData") or {})}}
+    return found
+
+
+async def _check_quota(cluster: Cluster, plan: Plan) -> list[Excess]:
+    found = quota_excesses(plan.profile, plan.services.values(), plan.kept, namespace=plan.identity.namespace)
+    if found:
+        raise Refused(
+            f"the services ask for more than the quota profile {plan.profile.name} has",
+            why="\n".join(excess.line() for excess in found),
+            hint="lower the requests or replicas, take a larger profile with --quota, or fewer services with --only",
+        )
+    return found
+
+
+def quota_excesses(
+    profile: QuotaProfile,
+    services: Iterable[ServicePlan],
+    kept: Mapping[str, ServiceRecord] | None = None,
+    *,
+    namespace: str = "",
+) -> list[Excess]:
+    """Where the services, those that stay and what we add ourselves, together ask for more than the profile has."""
+    asked = _own_objects(profile, namespace)
+    for service in services:
+        asked += _asked_by_service(service.name, service.manifests, service.release, profile)
+    for name, record in (kept or {}).items():
+        release = record.lock.chart.release if record.lock.chart else None
+        asked += _asked_by_service(name, record.manifests, release, profile)
+    return excesses(asked, profile.resource_quota)
+
+
+def _asked_by_service(
+    service: str, manifests: Iterable[Manifest], release: str | None, profile: QuotaProfile
+) -> list[Asked]:
+    asked = [item for manifest in manifests for item in asked_by(service, manifest, profile.limit_range)]
+    if release:
+        # Helm keeps each revision in a Secret.
+        asked += [Asked(service, f"release/{release}", kind, Decimal(1)) for kind in ("secrets", "count/secrets")]
+    return asked
+
+
+def _own_objects(profile: QuotaProfile, namespace: str) -> list[Asked]:
+    """What is in every sandbox: our record and guardrails, and the control plane's ConfigMap."""
+    given: list[Manifest] = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": labels.RECORD_NAME}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"}},
+        *ns.guardrails(profile, namespace),
+    ]
+    return [asked for manifest in given for asked in asked_by("(sandbox)", manifest)]
+
+
+def _each(manifests: Mapping[str, Sequence[Manifest]]) -> Iterable[tuple[str, Manifest]]:
+    for service, items in manifests.items():
+        for manifest in items:
+            yield service, manifest

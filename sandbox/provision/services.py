@@ -1,0 +1,258 @@
+"""Putting services into a namespace, in the order of their needs, and waiting until they are ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from sandbox.cluster import objects
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.errors import Invalid, NotFound
+from sandbox.cluster.helm import Helm
+from sandbox.cluster.waiting import wait_ready, watch_failures
+from sandbox.model import labels
+from sandbox.model.errors import SandboxError
+from sandbox.model.failure import NotReady
+from sandbox.model.objects import Manifest, ObjectRef
+from sandbox.model.record import ServiceRecord
+from sandbox.provision import smoke
+from sandbox.provision.plan import ServicePlan, in_order
+from sandbox.provision.reporter import Reporter
+
+# As `helm install` orders kinds (InstallOrder in helm.sh/helm): what others refer to comes first.
+_FIRST = (
+    "PriorityClass",
+    "NetworkPolicy",
+    "ResourceQuota",
+    "LimitRange",
+    "PodDisruptionBudget",
+    "ServiceAccount",
+    "Secret",
+    "ConfigMap",
+    "StorageClass",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "CustomResourceDefinition",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "Service",
+)
+_LAST = ("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "APIService")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where services are deployed, and with what."""
+
+    cluster: Cluster
+    namespace: str
+    helm: Helm
+    timeout: float
+    wait: bool = True
+
+
+async def deploy_services(
+    place: Place,
+    services: Mapping[str, ServicePlan],
+    before: Mapping[str, ServiceRecord],
+    reporter: Reporter,
+) -> dict[str, ServiceRecord]:
+    """Deploy services in parallel, each as soon as what it needs is ready.
+
+    Args:
+        before: what earlier deployments put there, for pruning what a service does not have any more.
+
+    Returns:
+        What the cluster stored, by service.
+
+    Raises:
+        NotReady: one failed or was not ready in time; the others are stopped where they stand.
+    """
+    ready = {name: asyncio.Event() for name in services}
+    deployed: dict[str, ServiceRecord] = {}
+
+    async def one(name: str) -> None:
+        service = services[name]
+        for need in service.needs:
+            if need in ready:
+                await ready[need].wait()
+        with reporter.step(f"Deploy {name}") as step:
+            deployed[name] = await _deploy(place, service, before.get(name), step.detail)
+        ready[name].set()
+
+    await _all_or_first_error([one(name) for name in in_order({n: s.needs for n, s in services.items()})])
+    return deployed
+
+
+async def _all_or_first_error(work: Sequence[Awaitable[None]]) -> None:
+    """Run all; at the first error stop the others and raise that error alone."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _deploy(
+    place: Place, service: ServicePlan, before: ServiceRecord | None, detail: Callable[[str], None]
+) -> ServiceRecord:
+    await _run_hooks(place, service, "before")
+    if service.chart_path is not None:
+        record = await _install_chart(place, service, service.chart_path, detail)
+    else:
+        record = await _apply_manifests(place, service, detail)
+    if before is not None:
+        await prune(place, before, record)
+    if place.wait:
+        await _wait(place, service.name, record.manifests, detail)
+        await _run_hooks(place, service, "after")
+        await _run_smoke(place, service, record.manifests)
+    return record
+
+
+async def _install_chart(
+    place: Place, service: ServicePlan, chart: Path, detail: Callable[[str], None]
+) -> ServiceRecord:
+    """Install by Helm, watching its hooks: Helm itself would wait out its whole timeout on a crash loop."""
+    assert service.release is not None
+    detail(f"helm upgrade --install {service.release}")
+    install = asyncio.ensure_future(
+        place.helm.install_or_upgrade(service.release, chart, service.values, place.namespace, timeout=place.timeout)
+    )
+    failures = asyncio.ensure_future(
+        watch_failures(place.cluster, place.namespace, service.name, [*service.hooks, *service.manifests])
+    )
+    try:
+        await asyncio.wait({install, failures}, return_when=asyncio.FIRST_COMPLETED)
+        if failures.done() and not install.done():
+            failures.result()
+        revision = await install
+    except SandboxError as error:
+        raise await _with_findings(error, failures) from error
+    finally:
+        await _end(install, failures)
+    release = await place.helm.release(service.release, place.namespace)
+    manifests = release.manifests if release is not None else service.manifests
+    return service.record(manifests, revision)
+
+
+async def _with_findings(error: SandboxError, failures: asyncio.Future[None]) -> SandboxError:
+    """What the cluster says of a failed hook tells more than Helm's "job failed"; give it a moment to be seen."""
+    if isinstance(error, NotReady):
+        return error
+    with suppress(TimeoutError):
+        async with asyncio.timeout(3):
+            try:
+                await asyncio.shield(failures)
+            except NotReady as found:
+                return found
+            except SandboxError:
+                pass
+    return error
+
+
+async def _end(*tasks: asyncio.Future[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _apply_manifests(place: Place, service: ServicePlan, detail: Callable[[str], None]) -> ServiceRecord:
+    await apply_manifests(place, service.manifests, detail)
+    return service.record()
+
+
+async def apply_manifests(
+    place: Place, manifests: Sequence[Manifest], detail: Callable[[str], None] = lambda _text: None
+) -> None:
+    """Apply manifests, kind after kind as Helm orders them; those of one kind side by side."""
+    for kind, group in groupby(install_order(manifests), key=lambda manifest: str(manifest["kind"])):
+        detail(f"apply {kind}")
+        await asyncio.gather(*(_apply(place, manifest) for manifest in group))
+
+
+async def _apply(place: Place, manifest: Manifest) -> None:
+    try:
+        await objects.apply(place.cluster, manifest, namespace=place.namespace)
+    except Invalid as error:
+        # A finished Job cannot be changed, only run again.
+        if manifest["kind"] != "Job" or "immutable" not in str(error):
+            raise
+        ref = ObjectRef.of(manifest)
+        await objects.delete(place.cluster, ref)
+        await smoke.gone(place.cluster, ref, timeout=30.0)
+        await objects.apply(place.cluster, manifest, namespace=place.namespace)
+
+
+def install_order(manifests: Sequence[Manifest]) -> list[Manifest]:
+    """Manifests in the order in which they are applied; stable among equals."""
+
+    def rank(manifest: Manifest) -> int:
+        kind = manifest["kind"]
+        if kind in _FIRST:
+            return _FIRST.index(kind)
+        return len(_FIRST) + (1 + _LAST.index(kind) if kind in _LAST else 0)
+
+    return sorted(manifests, key=rank)
+
+
+async def prune(place: Place, before: ServiceRecord, now: ServiceRecord | None) -> list[str]:
+    """Delete what a service had and has not any more; Helm does so itself for its releases.
+
+    Returns:
+        The objects deleted, as kubectl writes them.
+    """
+    release_before = before.lock.chart.release if before.lock.chart else None
+    release_now = now.lock.chart.release if now and now.lock.chart else None
+    if release_before and release_before != release_now:
+        await place.helm.uninstall(release_before, place.namespace)
+    if release_before:
+        return [f"release/{release_before}"] if release_before != release_now else []
+    wanted = {item.ref.identity for item in now.inventory} if now else set()
+    deleted = []
+    for item in reversed(before.inventory):
+        # The record is its owner's to rewrite: it may name objects of this namespace only.
+        if item.ref.identity in wanted or item.ref.namespace != place.namespace:
+            continue
+        with suppress(NotFound):
+            if await _is_ours(place, item.ref) and await objects.delete(place.cluster, item.ref):
+                deleted.append(str(item.ref))
+    return deleted
+
+
+async def _is_ours(place: Place, ref: ObjectRef) -> bool:
+    found = await objects.get(place.cluster, ref)
+    return found is not None and labels.SERVICE in (found["metadata"].get("labels") or {})
+
+
+async def _wait(place: Place, name: str, manifests: Sequence[Manifest], detail: Callable[[str], None]) -> None:
+    await wait_ready(
+        place.cluster,
+        place.namespace,
+        {name: manifests},
+        timeout=place.timeout,
+        on_change=lambda _service, message: detail(message),
+    )
+
+
+async def _run_smoke(place: Place, service: ServicePlan, manifests: Sequence[Manifest]) -> None:
+    if service.spec is not None and service.spec.smoke is not None:
+        await smoke.run_smoke(place.cluster, place.namespace, service.name, service.spec, manifests, service.images)
+
+
+async def _run_hooks(place: Place, service: ServicePlan, stage: str) -> None:
+    if service.spec is None:
+        return
+    hooks = service.spec.hooks.before_deploy if stage == "before" else service.spec.hooks.after_deploy
+    for hook in hooks:
+        await smoke.run_command(place.cluster, place.namespace, service.name, stage, hook, service.images)

@@ -1,0 +1,117 @@
+"""From what the user asked for to trees of files: the own commit, and those of services in other repositories."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sandbox.model.errors import InvalidInput
+from sandbox.model.names import slug
+from sandbox.model.source import Commit
+from sandbox.project.config import Project
+from sandbox.project.load import LoadedProject, load_project
+from sandbox.project.settings import Settings
+from sandbox.source import git
+
+
+@dataclass(frozen=True)
+class Source:
+    """One commit, exported.
+
+    Attributes:
+        origin: the repository's folder, or its URL.
+        tree: folder with the commit's files.
+    """
+
+    commit: Commit
+    origin: str
+    tree: Path
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A project at its commit, and where each of its services' files are."""
+
+    own: Source
+    loaded: LoadedProject
+    by_service: Mapping[str, Source]
+
+    @property
+    def project(self) -> Project:
+        return self.loaded.project
+
+
+async def resolve_sources(
+    folder: Path | None,
+    repo: str | None,
+    ref: str | None,
+    *,
+    dirty: bool,
+    settings: Settings,
+    workspace: Path,
+    locked: Mapping[str, tuple[str, str]] | None = None,
+) -> Sources:
+    """Resolve the ref, export its tree, read the project in it, and the same for services of other repositories.
+
+    Args:
+        folder: any folder of the working tree; used when no ``repo`` is given.
+        repo: URL of a repository, instead of a folder.
+        locked: repository and commit of each service of a lock, instead of those that the project says.
+
+    Raises:
+        InvalidInput: unknown ref, hostile URL, invalid sandbox.yaml.
+        Unreachable: a remote does not answer.
+    """
+    own = await _own_source(folder, repo, ref, dirty=dirty, settings=settings, workspace=workspace)
+    # What a service needs may come from a base: the selection has the last word on unknown needs.
+    loaded = await asyncio.to_thread(
+        load_project, own.tree, name_hint=repository_name(own.commit.repo), allow_unknown_needs=True
+    )
+    origins = {
+        name: (service.source.repo, service.source.ref)
+        for name, service in loaded.project.services.items()
+        if service.source is not None
+    }
+    origins |= {name: origin for name, origin in (locked or {}).items() if origin != (own.commit.repo, own.commit.sha)}
+    others = await _export_all(set(origins.values()), settings, workspace)
+    by_service = {name: others[origins[name]] if name in origins else own for name in loaded.project.services}
+    return Sources(own, loaded, by_service)
+
+
+async def _own_source(
+    folder: Path | None, repo: str | None, ref: str | None, *, dirty: bool, settings: Settings, workspace: Path
+) -> Source:
+    if repo is not None:
+        if dirty:
+            raise InvalidInput("--dirty needs a working tree", hint="leave out --repo, or leave out --dirty")
+        return await _export(repo, ref, settings, workspace)
+    if dirty and ref is not None:
+        raise InvalidInput("--dirty deploys the working tree as it is", hint="leave out --ref, or leave out --dirty")
+    root = await asyncio.to_thread(git.repository_root, folder or Path.cwd())
+    commit = await asyncio.to_thread(git.resolve, root, ref)
+    tree = workspace / f"tree-{commit.short}"
+    exported = await asyncio.to_thread(git.export, commit, root, tree, dirty=dirty, allow=frozenset(settings.git_allow))
+    return Source(exported, str(root), tree)
+
+
+async def _export_all(
+    origins: set[tuple[str, str | None]], settings: Settings, workspace: Path
+) -> dict[tuple[str, str | None], Source]:
+    ordered = sorted(origins, key=str)
+    sources = await asyncio.gather(*(_export(repo, ref, settings, workspace) for repo, ref in ordered))
+    return dict(zip(ordered, sources, strict=True))
+
+
+async def _export(repo: str, ref: str | None, settings: Settings, workspace: Path) -> Source:
+    commit = await asyncio.to_thread(git.resolve_remote, repo, ref)
+    tree = workspace / f"tree-{slug(repository_name(repo))}-{commit.short}"
+    if not tree.exists():
+        commit = await asyncio.to_thread(git.export, commit, repo, tree, allow=frozenset(settings.git_allow))
+    return Source(replace(commit, pushed=True), repo, tree)
+
+
+def repository_name(repo: str) -> str:
+    """What people call a repository: ``https://host/acme/web.git`` → ``web``."""
+    return repo.rstrip("/").removesuffix("/.git").removesuffix(".git").replace(":", "/").rpartition("/")[2] or "project"

@@ -1,0 +1,302 @@
+"""``sandbox up``: any commit, live in a namespace of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from sandbox.cluster.client import Cluster
+from sandbox.model.durations import parse_duration
+from sandbox.model.errors import InvalidInput, SandboxError
+from sandbox.model.failure import NotReady
+from sandbox.model.objects import Manifest
+from sandbox.model.record import Record
+from sandbox.model.sandbox import Phase, Sandbox
+from sandbox.model.source import Commit
+from sandbox.provision import namespace as ns
+from sandbox.provision import preflight, records
+from sandbox.provision.endpoints import Endpoint, endpoints_of
+from sandbox.provision.identity import Identity, identify
+from sandbox.provision.lease import deployment_lease
+from sandbox.provision.namespace import Lifetime
+from sandbox.provision.plan import Plan
+from sandbox.provision.planning import Planner
+from sandbox.provision.reporter import Reporter
+from sandbox.provision.rollback import go_back
+from sandbox.provision.services import Place, deploy_services, prune
+from sandbox.provision.target import Target
+from sandbox.provision.unchanged import is_running
+from sandbox.provision.workspace import workspace
+
+
+@dataclass(frozen=True)
+class UpRequest:
+    """What the user asked for; None where they left the choice to the project's defaults.
+
+    Attributes:
+        folder: any folder of the working tree (None: the current one).
+        only: services to deploy, with what they need; empty for all.
+        set_values: ``service.path=value`` as helm's ``--set``; without a service, for all charts.
+        lock: deploy exactly this lock file.
+        owner: for whom, when not for the authenticated user (CI).
+        timeout: how long one service may take to become ready.
+    """
+
+    folder: Path | None = None
+    repo: str | None = None
+    ref: str | None = None
+    name: str | None = None
+    quota: str | None = None
+    ttl: str | None = None
+    env: str | None = None
+    base: str | None = None
+    only: tuple[str, ...] = ()
+    values_files: tuple[Path, ...] = ()
+    set_values: tuple[str, ...] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    lock: Path | None = None
+    owner: str | None = None
+    dirty: bool = False
+    dry_run: bool = False
+    wait: bool = True
+    rollback_on_failure: bool = False
+    allow_cluster_scoped: bool = False
+    builder: str | None = None
+    registry: str | None = None
+    timeout: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class ServiceOutcome:
+    """What happened to one service: created, upgraded, unchanged, pruned or kept (planned in a dry run)."""
+
+    name: str
+    action: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What a command ends with.
+
+    Attributes:
+        sandbox: as its namespace tells it; None in a dry run of a new one.
+        record_number: of the deployment that is in the namespace now.
+        plan: what would be done; in a dry run only.
+    """
+
+    sandbox: Sandbox | None
+    identity: Identity
+    commit: Commit | None
+    record_number: int | None
+    services: tuple[ServiceOutcome, ...]
+    endpoints: tuple[Endpoint, ...] = ()
+    notes: tuple[str, ...] = ()
+    plan: Plan | None = None
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        """Everything that would be applied, guardrails first; in a dry run only."""
+        if self.plan is None:
+            return []
+        rails = ns.guardrails(self.plan.profile, self.plan.identity.namespace)
+        return rails + [m for s in self.plan.services.values() for m in [*s.hooks, *s.manifests]]
+
+
+async def up(target: Target, request: UpRequest, reporter: Reporter) -> UpResult:
+    """Deploy a commit into its sandbox, making the sandbox where it is not there yet.
+
+    Raises:
+        InvalidInput: the request or the project's files do not say what they must.
+        Refused: a guardrail stands in the way; nothing was written.
+        NotReady: services failed; the sandbox stays as it is, or was rolled back when asked.
+        Unreachable: cluster, registry or git do not answer.
+        Busy: another deployment of the same sandbox is under way.
+    """
+    validate(request)
+    with workspace() as folder:
+        async with Cluster.connect(target.context, target.kubeconfig) as cluster:
+            planner = Planner(cluster, target, folder, reporter)
+            plan = await make_plan(planner, request)
+            with reporter.step("Preflight"):
+                await preflight.check(cluster, plan, preflight.Allowed(request.allow_cluster_scoped))
+            if request.dry_run:
+                return _planned(plan)
+            if namespace := await _nothing_to_do(cluster, plan):
+                return await _prolong(cluster, plan, namespace)
+            return await _deploy(planner, plan, request, reporter)
+
+
+def validate(request: UpRequest) -> None:
+    """Refuse what contradicts itself, before anything is asked of anybody.
+
+    Raises:
+        InvalidInput: which options do not go together.
+    """
+    if request.lock and (request.ref or request.repo or request.base or request.dirty):
+        raise InvalidInput(
+            "--lock says everything that is deployed", hint="leave out --ref, --repo, --base and --dirty"
+        )
+    for file in request.values_files:
+        if not file.is_file():
+            raise InvalidInput(f"{file}: there is no such values file")
+    if request.ttl:
+        parse_duration(request.ttl)
+
+
+async def make_plan(planner: Planner, request: UpRequest) -> Plan:
+    """Resolve and render everything; writes nothing but images that do not exist yet."""
+    with planner.reporter.step("Resolve source") as step:
+        sources = await planner.sources(request)
+        step.detail(f"{sources.own.commit.ref} is {sources.own.commit.short}: {sources.own.commit.subject}")
+    settled = planner.settle(request, sources)
+    identity = await identify(
+        planner.cluster,
+        project=sources.project.project,
+        branch=sources.own.commit.branch or sources.own.commit.short,
+        prefix=planner.target.namespace_prefix,
+        owner=request.owner,
+        name=request.name,
+    )
+    before = await planner.records_of(identity)
+    with planner.reporter.step("Resolve images") as step:
+        images = await planner.images(request, settled, sources, step.detail)
+    with planner.reporter.step("Render"):
+        services = await planner.render(request, settled, sources, identity, images)
+        services |= await planner.from_base(settled, sources, services, identity)
+    return await planner.plan(request, settled, sources, identity, services, before)
+
+
+def _planned(plan: Plan) -> UpResult:
+    outcomes = tuple(ServiceOutcome(name, _action(plan, name)) for name in plan.services)
+    removed = tuple(ServiceOutcome(name, "pruned") for name in plan.removed)
+    return UpResult(None, plan.identity, plan.commit, None, outcomes + removed, notes=plan.notes, plan=plan)
+
+
+def _action(plan: Plan, name: str) -> str:
+    if name not in plan.applied:
+        return "created"
+    return "upgraded" if name in plan.changed else "unchanged"
+
+
+async def _nothing_to_do(cluster: Cluster, plan: Plan) -> Manifest | None:
+    """The namespace, when all of the plan is deployed and runs already."""
+    if not plan.before or plan.changed or plan.removed or plan.before[-1].outcome != "deployed":
+        return None
+    namespace = await ns.existing(cluster, plan.identity)
+    if namespace is None or Sandbox.of(namespace, cluster.context).quota_profile != plan.profile.name:
+        return None
+    return namespace if await is_running(cluster, plan) else None
+
+
+async def _prolong(cluster: Cluster, plan: Plan, namespace: Manifest) -> UpResult:
+    """Nothing is written but the expiry."""
+    prolonged = await ns.prolong(cluster, namespace, Lifetime(plan.ttl, await cluster.server_time()))
+    return _result(cluster, plan, prolonged, plan.before[-1])
+
+
+async def _deploy(planner: Planner, plan: Plan, request: UpRequest, reporter: Reporter) -> UpResult:
+    cluster = planner.cluster
+    with reporter.step(f"Namespace {plan.identity.namespace}"):
+        namespace = await _ensure_namespace(cluster, plan, planner.tools)
+    async with deployment_lease(cluster, plan.identity.namespace):
+        with reporter.step(f"Guardrails: {plan.profile.name}"):
+            await ns.apply_guardrails(cluster, plan.profile, plan.identity.namespace)
+            await planner.copy_pull_secret(plan)
+        record = await _begin_record(cluster, plan, namespace)
+        place = Place(
+            cluster, plan.identity.namespace, planner.helm, request.timeout.total_seconds(), wait=request.wait
+        )
+        try:
+            record = await _deploy_changes(place, plan, record, reporter)
+        except SandboxError as error:
+            await _failed(place, plan, record, error, request, reporter)
+            raise
+        namespace = await ns.set_phase(cluster, plan.identity.namespace, Phase.READY)
+    return _result(cluster, plan, namespace, record)
+
+
+async def _ensure_namespace(cluster: Cluster, plan: Plan, tools: Mapping[str, str]) -> Manifest:
+    lifetime = Lifetime(plan.ttl, await cluster.server_time())
+    namespace = await ns.existing(cluster, plan.identity)
+    if namespace is None:
+        return await ns.create(cluster, plan.identity, plan.profile, lifetime, plan.commit, tools)
+    return await ns.begin(cluster, namespace, plan.identity, plan.profile, lifetime, plan.commit, tools)
+
+
+async def _begin_record(cluster: Cluster, plan: Plan, namespace: Manifest) -> Record:
+    """Write down what is going to be applied before it is: what a killed `up` leaves is known to the next."""
+    applied = {name: service.record() for name, service in plan.services.items()}
+    number = plan.before[-1].number + 1 if plan.before else 1
+    commit = plan.commit
+    record = Record(
+        number=number,
+        at=await cluster.server_time(),
+        by=plan.identity.created_by,
+        namespace_uid=namespace["metadata"]["uid"],
+        outcome="failed",
+        failure="interrupted",
+        lock=plan.lock,
+        # What is to be pruned stays in the inventory until it is gone.
+        services={**plan.removed, **plan.kept, **applied},
+        patch=commit.patch.decode(errors="surrogateescape") if commit and commit.patch else "",
+    )
+    await records.save(cluster, plan.identity.namespace, record)
+    return record
+
+
+async def _deploy_changes(place: Place, plan: Plan, record: Record, reporter: Reporter) -> Record:
+    deployed = await deploy_services(place, plan.changed, plan.applied, reporter)
+    for name, service in plan.removed.items():
+        with reporter.step(f"Remove {name}"):
+            await prune(place, service, None)
+    unchanged = {name: plan.applied[name] for name in plan.services if name not in deployed}
+    finished = record.model_copy(
+        update={"outcome": "deployed", "failure": "", "services": {**plan.kept, **unchanged, **deployed}}
+    )
+    await records.save(place.cluster, place.namespace, finished)
+    return finished
+
+
+async def _failed(
+    place: Place, plan: Plan, record: Record, error: SandboxError, request: UpRequest, reporter: Reporter
+) -> None:
+    """Note the failure; go back to the deployment before, when asked and when there is one."""
+    failure = error.findings[0].lines()[0] if isinstance(error, NotReady) and error.findings else error.what
+    failed = record.model_copy(update={"failure": failure})
+    await records.save(place.cluster, place.namespace, failed)
+    await ns.set_phase(place.cluster, place.namespace, Phase.FAILED)
+    good = records.last_deployed(plan.before)
+    if not request.rollback_on_failure:
+        error.hint = error.hint or _what_now(plan, good)
+        return
+    if good is None:
+        error.hint = "there is no deployment before to roll back to; the sandbox stays for a look into it"
+        return
+    with reporter.step(f"Roll back to record {good.number}"):
+        await go_back(place, [*plan.before, failed], good, by=plan.identity.created_by)
+        await ns.set_phase(place.cluster, place.namespace, Phase.READY)
+    error.hint = f"the sandbox was rolled back to record {good.number}"
+
+
+def _what_now(plan: Plan, good: Record | None) -> str:
+    name = plan.identity.name
+    back = f"; `sandbox rollback -s {name}` goes back to record {good.number}" if good else ""
+    return f"the sandbox stays as it is: look with `sandbox status {name}`, `sandbox logs -s {name} SERVICE`{back}"
+
+
+def _result(cluster: Cluster, plan: Plan, namespace: Manifest, record: Record) -> UpResult:
+    outcomes = [ServiceOutcome(name, _action(plan, name)) for name in plan.services]
+    outcomes += [ServiceOutcome(name, "kept") for name in plan.kept]
+    outcomes += [ServiceOutcome(name, "pruned") for name in plan.removed]
+    return UpResult(
+        sandbox=Sandbox.of(namespace, cluster.context),
+        identity=plan.identity,
+        commit=plan.commit,
+        record_number=record.number,
+        services=tuple(outcomes),
+        endpoints=endpoints_of(plan.identity.name, record),
+        notes=plan.notes,
+    )
