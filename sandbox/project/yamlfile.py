@@ -255,7 +255,7 @@ class _Builder:
             if not isinstance(key_event, yaml.ScalarEvent):
                 raise self._refuse(key_event, "a key must be plain text")
             key, line = key_event.value, _line(events[at])
-            if key == "<<" and key_event.style is None:
+            if key == "<<" and not key_event.style:
                 value, at = self._node(events, at + 1, path, aliases)
                 merged.extend(self._merge_sources(key_event, value))
                 continue
@@ -284,7 +284,7 @@ class _Builder:
         tag: str | None = event.tag
         if tag and not tag.startswith(_TAG):
             raise self._refuse(event, f"the tag {tag} has no meaning here")
-        if tag == f"{_TAG}str" or (tag is None and event.style is not None) or tag == "!":
+        if tag == f"{_TAG}str" or (tag is None and event.style) or tag == "!":
             return text
         try:
             return _plain_scalar(text)
