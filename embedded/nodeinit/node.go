@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -70,6 +71,9 @@ func mountFilesystems(node *Node) error {
 		func() error { return move(stage, "/run") },
 		func() error { return os.Remove("/run/cgroup") },
 	}
+	for _, path := range sortedKeys(kernelSettings) {
+		steps = append(steps, func() error { return showSetting(path, kernelSettings[path]) })
+	}
 	// Programs write below these without being asked; none of it concerns the host.
 	for _, path := range []string{"/tmp", "/var/lib", "/var/log"} {
 		steps = append(steps, func() error { return mountFresh("tmpfs", path) })
@@ -86,6 +90,33 @@ func mountFilesystems(node *Node) error {
 	_ = unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)
 	// Pods may ask for mount propagation: mounts below the node are shared within it.
 	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
+}
+
+// kernelSettings are those that the kubelet insists on and would change for the
+// whole machine, with the values that it looks for.
+var kernelSettings = map[string]string{
+	"/proc/sys/vm/overcommit_memory":      "1",
+	"/proc/sys/vm/panic_on_oom":           "0",
+	"/proc/sys/kernel/panic":              "10",
+	"/proc/sys/kernel/panic_on_oops":      "1",
+	"/proc/sys/kernel/keys/root_maxkeys":  "1000000",
+	"/proc/sys/kernel/keys/root_maxbytes": "25000000",
+}
+
+// showSetting lets the node's programs see a value in place of the kernel's own,
+// which belongs to the host and stays as it is.
+func showSetting(path, value string) error {
+	shown := filepath.Join("/run/settings", strings.ReplaceAll(path, "/", "."))
+	if err := os.MkdirAll(filepath.Dir(shown), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(shown, []byte(value+"\n"), 0o644); err != nil {
+		return err
+	}
+	if err := unix.Mount(shown, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("hide %s: %w", path, err)
+	}
+	return nil
 }
 
 func mountFresh(kind, target string) error {

@@ -35,9 +35,7 @@ async def held(path: Path, what: str, *, bound: float, progress: Callable[[str],
             break
         except Timeout:
             if asyncio.get_running_loop().time() >= deadline:
-                raise Busy(
-                    f"another process is still {what}", why=f"it has held {path} for {bound:.0f} s"
-                ) from None
+                raise Busy(f"another process is still {what}", why=f"it has held {path} for {bound:.0f} s") from None
             if not said:
                 progress(f"waiting for another process that is {what} (at most {bound:.0f} s)")
                 said = True

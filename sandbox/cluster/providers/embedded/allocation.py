@@ -78,9 +78,7 @@ def network(index: int, within: ipaddress.IPv4Network | None = None) -> Network:
     return Network(index, ipaddress.IPv4Network((int(whole.network_address) + 4 * index, 30)))
 
 
-def first_free(
-    taken: Iterable[int], in_use: Iterable[ipaddress.IPv4Network], within: ipaddress.IPv4Network
-) -> Network:
+def first_free(taken: Iterable[int], in_use: Iterable[ipaddress.IPv4Network], within: ipaddress.IPv4Network) -> Network:
     """The first network that no cluster has and that overlaps with nothing the host uses.
 
     Raises:

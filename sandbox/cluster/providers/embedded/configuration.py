@@ -17,8 +17,7 @@ from sandbox.cluster.providers.embedded.programs import SYSTEM_PATH
 
 SERVICE_RANGE = "10.96.0.0/16"
 DNS_ADDRESS = "10.96.0.10"
-POD_RANGE = "10.244.0.0/16"
-NODE_POD_RANGE = "10.244.0.0/22"  # the first (and only) node's share, with a mask of 22
+POD_RANGE = "10.244.0.0/16"  # all of it is the one node's
 API_PORT = 6443
 REGISTRY_PORT = 5000
 DNS_READY_PORT = 8181
@@ -277,8 +276,6 @@ def _controller_manager(layout: Layout) -> list[str]:
         "kube-api-burst": "600",
         "enable-hostpath-provisioner": "true",
     }
-    if layout.network:
-        arguments |= {"allocate-node-cidrs": "true", "cluster-cidr": POD_RANGE, "node-cidr-mask-size": "22"}
     return _argv(layout, "kube-controller-manager", arguments)
 
 
@@ -395,7 +392,7 @@ def _cni() -> dict[str, Any]:
                     "type": "host-local",
                     "dataDir": "/run/cni",
                     "routes": [{"dst": "0.0.0.0/0"}],
-                    "ranges": [[{"subnet": NODE_POD_RANGE}]],
+                    "ranges": [[{"subnet": POD_RANGE}]],
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},

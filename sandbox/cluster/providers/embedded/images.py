@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import tarfile
 import tempfile
 from pathlib import Path
 
+from sandbox.cluster.providers.images import is_path, repository_of
 from sandbox.cluster.providers.model import RUNNING, ClusterInfo, Progress
 from sandbox.cluster.providers.subprocesses import direct_environment, run, run_checked
 from sandbox.model.errors import InvalidInput, Unreachable
@@ -49,31 +49,13 @@ async def load(cluster: ClusterInfo, image: str, progress: Progress) -> str:
         return f"{target}@{digest.read_text().strip()}"
 
 
-def repository_of(image: str) -> tuple[str, str]:
-    """Repository and tag under which an image goes into a local registry.
-
-    The source's registry is left out: `docker.io/library/redis:7` becomes `library/redis`, `7`. An
-    archive is named after its file.
-    """
-    if _is_path(image):
-        stem = re.sub(r"\.(tar|tgz|gz|oci)+$", "", Path(image).name.lower())
-        return re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "image", "latest"
-    name, _, _ = image.partition("@")
-    head, slash, tail = name.rpartition("/")
-    tail, _, tag = tail.partition(":")
-    parts = (head + slash + tail).split("/")
-    if len(parts) > 1 and ("." in parts[0] or ":" in parts[0] or parts[0] == "localhost"):
-        parts = parts[1:]
-    return "/".join(parts).lower(), tag or "latest"
-
-
 def archive_source(image: str) -> str | None:
     """How skopeo names an archive on disk, or None when the image is not a path.
 
     Raises:
         InvalidInput: it is a path, and no docker or OCI archive is there.
     """
-    if not _is_path(image):
+    if not is_path(image):
         return None
     path = Path(image).expanduser().absolute()
     if (path / "index.json").is_file():
@@ -106,9 +88,3 @@ async def _stored_source(image: str) -> str:
         why="\n".join(tried) or "neither buildah nor docker is installed",
         hint="build it, or give the path of an archive made by `docker save` or `buildah push`",
     )
-
-
-def _is_path(image: str) -> bool:
-    return image.startswith(("/", "./", "../", "~")) or image.endswith((".tar", ".tar.gz", ".tgz"))
-
-

@@ -16,7 +16,7 @@ from typing import Any
 import tenacity
 import yaml
 
-from sandbox.cluster.providers import kubeconfig
+from sandbox.cluster.providers import contexts
 from sandbox.cluster.providers.embedded import allocation, build, certificates, configuration, node, objects, programs
 from sandbox.cluster.providers.embedded.configuration import Layout, Ports
 from sandbox.cluster.providers.embedded.readiness import Api, http_ready, wait
@@ -34,6 +34,7 @@ _NODE_BOUND = 120.0
 _APPLY_BOUND = 60.0
 _CGROUP_BOUND = 15.0
 _REMOVE_ATTEMPTS = 5
+_DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,11 @@ async def delete(name: str, progress: Progress) -> bool:
     """
     directory = directory_of(name)
     if not directory.exists():
-        return kubeconfig.remove(user_kubeconfig(), context_of(name))
+        return contexts.remove(user_kubeconfig(), context_of(name))
     async with _lock(name, progress):
         record = Record.read(directory)
         for path in {user_kubeconfig(), *([record.kubeconfig] if record else [])}:
-            kubeconfig.remove(path, context_of(name))
+            contexts.remove(path, context_of(name))
         if await node.kill(directory):
             progress(f"ended the processes of cluster {name}")
         for network in allocation.allocated(directory):
@@ -172,6 +173,7 @@ async def delete(name: str, progress: Progress) -> bool:
             await _remove_cgroups(name, network.cgroup)
             allocation.release(network)
         await _remove_directory(directory)
+        _lock_path(name).unlink()
     progress(f"deleted cluster {name}")
     return True
 
@@ -234,9 +236,7 @@ async def _networks_in_use() -> list[ipaddress.IPv4Network]:
     """The networks of the host's addresses and routes, without the default route."""
     used = []
     for query in (["address"], ["route"]):
-        output = await run_checked(
-            ["ip", "-json", "-4", *query], "the host's networks cannot be read", timeout=20
-        )
+        output = await run_checked(["ip", "-json", "-4", *query], "the host's networks cannot be read", timeout=20)
         for entry in json.loads(output or "[]"):
             texts = [f"{a['local']}/{a['prefixlen']}" for a in entry.get("addr_info", []) if "local" in a]
             texts += [entry["dst"]] if "dst" in entry and entry["dst"] != "default" else []
@@ -259,8 +259,8 @@ def _write_configuration(layout: Layout, directory: Path, binaries: build.Binari
         _write_atomically(path, content)
     pki = directory / "pki"
     for user in configuration.component_kubeconfigs(layout):
-        content = configuration.kubeconfig(context_of(layout.name), layout.server, pki, user)
-        _write_atomically(config / f"{user}.kubeconfig", yaml.safe_dump(content))
+        access = configuration.kubeconfig(context_of(layout.name), layout.server, pki, user)
+        _write_atomically(config / f"{user}.kubeconfig", yaml.safe_dump(access))
     settings = configuration.init(layout, directory, binaries.bin)
     _write_atomically(directory / "node-init.json", json.dumps(settings, indent=2))
 
@@ -284,7 +284,7 @@ async def _complete(name: str, directory: Path, progress: Progress) -> None:
 
     await until("the API server", api.ready, _API_BOUND)
     content = configuration.kubeconfig(context_of(name), record.server, directory / "pki", "admin")
-    kubeconfig.write(directory / "kubeconfig", content)
+    contexts.write(directory / "kubeconfig", content)
     if not record.control_plane_only:
         layout = configuration.node_layout(name, _network(record), Path())
         await _apply(objects.manifests(layout), directory / "kubeconfig")
@@ -292,11 +292,14 @@ async def _complete(name: str, directory: Path, progress: Progress) -> None:
         dns_port, registry_port = configuration.DNS_READY_PORT, configuration.REGISTRY_PORT
         await until("DNS", lambda: http_ready(record.address, dns_port, "/ready"), _NODE_BOUND)
         await until("the registry", lambda: http_ready(record.address, registry_port, "/v2/"), _NODE_BOUND)
-    kubeconfig.add(record.kubeconfig, content)
+    # Without it, a pod that somebody makes right away would be refused.
+    await until("the default service account", lambda: api.exists(_DEFAULT_ACCOUNT), _NODE_BOUND)
+    contexts.add(record.kubeconfig, content)
 
 
 def _network(record: Record) -> allocation.Network:
-    assert record.index is not None and record.subnet is not None, "a cluster with a node has a network"
+    assert record.index is not None, "a cluster with a node has a network"
+    assert record.subnet is not None
     return allocation.Network(record.index, ipaddress.IPv4Network(record.subnet))
 
 
@@ -346,8 +349,11 @@ async def _remove_directory(directory: Path) -> None:
 
 
 def _lock(name: str, progress: Progress) -> AbstractAsyncContextManager[None]:
-    path = state_dir() / "locks" / f"{require_name(name)}.lock"
-    return held(path, f"working on cluster {name}", bound=_LOCK_BOUND, progress=progress)
+    return held(_lock_path(name), f"working on cluster {name}", bound=_LOCK_BOUND, progress=progress)
+
+
+def _lock_path(name: str) -> Path:
+    return state_dir() / "locks" / f"{require_name(name)}.lock"
 
 
 def _require_root() -> None:

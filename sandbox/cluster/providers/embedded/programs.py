@@ -65,7 +65,7 @@ async def require(*, install: bool, progress: Callable[[str], None]) -> None:
         raise OperationFailed(
             "programs that the embedded cluster needs are missing",
             why=f"not found: {', '.join(missing)} (names of the Debian packages)",
-            hint=f"run `apt-get update && {' '.join(command)}` as root, or let it be done with SANDBOX_INSTALL_PACKAGES=1",
+            hint=f"as root: `apt-get update && {' '.join(command)}`, or let it be done: SANDBOX_INSTALL_PACKAGES=1",
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     progress("installing " + ", ".join(missing))

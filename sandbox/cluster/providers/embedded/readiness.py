@@ -40,6 +40,10 @@ class Api:
         """Empty when the API server says that it is ready, else what it or the network says."""
         return _not_ok(self.get, "/readyz")
 
+    def exists(self, path: str) -> str:
+        """Empty when the object is there."""
+        return _not_ok(self.get, path)
+
     def node_ready(self, node: str) -> str:
         """Empty when the node reports Ready, else the kubelet's reason."""
         try:
@@ -57,9 +61,7 @@ class Api:
 
 def http_ready(address: str, port: int, path: str) -> str:
     """Empty when a plain HTTP server answers 200."""
-    return _not_ok(
-        lambda p: _exchange(http.client.HTTPConnection(address, port, timeout=_REQUEST_TIMEOUT), p), path
-    )
+    return _not_ok(lambda p: _exchange(http.client.HTTPConnection(address, port, timeout=_REQUEST_TIMEOUT), p), path)
 
 
 async def wait(
@@ -92,7 +94,6 @@ async def wait(
             raise OperationFailed(f"{what} is not ready after {bound:.0f} s", why=f"{reason}\n{explain()}".strip())
         await asyncio.sleep(_POLL)
     progress(f"{what} is ready ({loop.time() - started:.1f} s)")
-
 
 
 def _exchange(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:

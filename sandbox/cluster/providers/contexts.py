@@ -25,7 +25,7 @@ def with_entries(config: Config, added: Config) -> Config:
 
     Everything else stays, in its order. `current-context` is set only where there is none.
     """
-    merged = copy.deepcopy(config) if config else {"apiVersion": "v1", "kind": "Config", "preferences": {}}
+    merged: Config = copy.deepcopy(config) if config else {"apiVersion": "v1", "kind": "Config", "preferences": {}}
     for key in _LISTS:
         new = {entry["name"]: entry for entry in added.get(key) or []}
         kept = [new.pop(entry["name"], entry) for entry in merged.get(key) or []]
@@ -56,8 +56,13 @@ def read(path: Path) -> Config:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _not_a_kubeconfig(path, str(error)) from error
+    except yaml.YAMLError as error:
+        # The problem and its place only: the text around it may hold a token.
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise _not_a_kubeconfig(path, f"{getattr(error, 'problem', None) or 'not YAML'}{where}") from None
+    except UnicodeDecodeError:
+        raise _not_a_kubeconfig(path, "it is not text") from None
     except OSError as error:
         raise InvalidInput(f"the kubeconfig {path} cannot be read", why=error.strerror or str(error)) from error
     if content is None:
