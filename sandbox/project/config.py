@@ -235,20 +235,21 @@ def _need(value: Any) -> Any:
     return {"service": value} if isinstance(value, str) else value
 
 
+def _described(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "description": Need.model_fields[name].description}
+
+
 _need_schema: dict[str, Any] = {
     "anyOf": [
-        {"type": "string", "pattern": LABEL, "description": "The service that is needed, in the sandbox."},
+        _described("service", {"type": "string", "pattern": LABEL}),
         {
             "type": "object",
-            "description": (Need.__doc__ or "").replace("``", "`"),
+            "description": Need.__doc__,
             "additionalProperties": False,
             "required": ["service"],
             "properties": {
-                name: value | {"description": Need.model_json_schema()["properties"][name]["description"]}
-                for name, value in {
-                    "service": {"type": "string", "pattern": LABEL},
-                    "as": {"enum": ["sandbox", "shared", "mock", "skip"], "default": "sandbox"},
-                }.items()
+                "service": _described("service", {"type": "string", "pattern": LABEL}),
+                "as": _described("as_", {"enum": ["sandbox", "shared", "mock", "skip"], "default": "sandbox"}),
             },
         },
     ]

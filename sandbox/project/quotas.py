@@ -1,0 +1,231 @@
+"""Quota profiles: what one sandbox may use (``quotas/*.yaml``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from sandbox.model.errors import InvalidInput
+from sandbox.model.quantities import parse_quantity
+from sandbox.project.config import ConfigModel, Duration, ServiceName, Text
+from sandbox.project.validation import validate
+from sandbox.project.yamlfile import load_yaml, near
+
+# Names that a ResourceQuota knows (Kubernetes documentation, "Resource Quotas"); all others have a / or a prefix.
+_STANDARD_RESOURCES: Final = frozenset(
+    {
+        "cpu",
+        "memory",
+        "ephemeral-storage",
+        "requests.cpu",
+        "requests.memory",
+        "requests.storage",
+        "requests.ephemeral-storage",
+        "limits.cpu",
+        "limits.memory",
+        "limits.ephemeral-storage",
+        "pods",
+        "services",
+        "services.loadbalancers",
+        "services.nodeports",
+        "replicationcontrollers",
+        "resourcequotas",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+    }
+)
+_OTHER_RESOURCE = re.compile(
+    r"count/[a-z0-9.-]+"
+    r"|hugepages-[A-Za-z0-9]+|requests\.hugepages-[A-Za-z0-9]+"
+    r"|(?:requests\.)?[a-z0-9.-]+/[A-Za-z0-9._-]+"
+)
+# Larger than any cluster; keeps arithmetic on quantities small.
+_LARGEST = Decimal(10) ** 30
+
+
+def _quantity(value: Any) -> Any:
+    # `pods: 20` means the same as `pods: "20"`; Kubernetes' API wants text.
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _check_quantity(text: str) -> str:
+    try:
+        number = parse_quantity(text)
+    except InvalidInput as error:
+        raise ValueError(f"{error.what}, {error.hint}") from None
+    if number < 0:
+        raise ValueError(f"{text!r} is less than nothing")
+    if number > _LARGEST:
+        raise ValueError(f"{text!r} is more than any cluster has")
+    return text
+
+
+def _check_resource(name: str) -> str:
+    if name not in _STANDARD_RESOURCES and not _OTHER_RESOURCE.fullmatch(name):
+        raise ValueError(f"is not a resource that a ResourceQuota counts{near(name, _STANDARD_RESOURCES)}")
+    return name
+
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(_quantity),
+    AfterValidator(_check_quantity),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "pattern": r"^\s*\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)"
+                    r"([eE][+-]?[0-9]{1,3}|n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?\s*$",
+                },
+                {"type": "number", "minimum": 0},
+            ]
+        }
+    ),
+]
+QuotaResource = Annotated[str, AfterValidator(_check_resource), WithJsonSchema({"type": "string"})]
+Quantities = dict[str, Quantity]
+
+
+class LimitRangeItem(ConfigModel):
+    """One item of a LimitRange."""
+
+    type: Literal["Container", "Pod", "PersistentVolumeClaim"]
+    """What it is about."""
+    default: Quantities = Field(default_factory=dict)
+    """Limits of containers that give none."""
+    default_request: Quantities = Field(default_factory=dict)
+    """Requests of containers that give none."""
+    max: Quantities = Field(default_factory=dict)
+    """The most."""
+    min: Quantities = Field(default_factory=dict)
+    """The least."""
+    max_limit_request_ratio: Quantities = Field(default_factory=dict)
+    """How many times its request a limit may be."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.type != "Container" and (self.default or self.default_request):
+            raise ValueError(f"default and defaultRequest are for containers, not for {self.type}")
+        bounds = [
+            ("min", self.min),
+            ("defaultRequest", self.default_request),
+            ("default", self.default),
+            ("max", self.max),
+        ]
+        for index, (low_name, low) in enumerate(bounds):
+            for high_name, high in bounds[index + 1 :]:
+                for resource in low.keys() & high.keys():
+                    if parse_quantity(low[resource]) > parse_quantity(high[resource]):
+                        raise ValueError(
+                            f"{low_name}.{resource} ({low[resource]}) is more than "
+                            f"{high_name}.{resource} ({high[resource]})"
+                        )
+        return self
+
+
+class QuotaProfile(ConfigModel):
+    """What a sandbox may use and bring."""
+
+    api_version: Literal["sandbox.dev/v1"]
+    """Version of this format."""
+    kind: Literal["QuotaProfile"]
+    """Always `QuotaProfile`."""
+    name: ServiceName
+    """Name, as `--quota` takes it."""
+    description: Text = "no description"
+    """What it is meant for, one line."""
+    resource_quota: dict[QuotaResource, Quantity] = Field(min_length=1)
+    """Hard limits of the ResourceQuota `sandbox`."""
+    limit_range: tuple[LimitRangeItem, ...] = ()
+    """Items of the LimitRange `sandbox`."""
+    max_ttl: Duration | None = Field(default=None, alias="maxTTL")
+    """Longest time to live; without one, none is too long."""
+    pod_security: Literal["privileged", "baseline", "restricted"] = "baseline"
+    """Pod security level that the namespace enforces."""
+    network: Literal["default-deny", "open"] = "default-deny"
+    """`default-deny`: no traffic from other namespaces; `open`: no NetworkPolicy."""
+    allowed_cluster_scoped: tuple[Text, ...] = ()
+    """Cluster-scoped kinds that `--allow-cluster-scoped` may let in (`ClusterRole.rbac.authorization.k8s.io`)."""
+    forbidden_kinds: tuple[Text, ...] = ()
+    """Kinds that may not be brought at all (`DaemonSet.apps`)."""
+
+
+def shipped_folder() -> Path:
+    """The folder of the profiles that come with the tool: in the wheel, or in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    packaged = package / "_data" / "quotas"
+    return packaged if packaged.is_dir() else package.parent / "quotas"
+
+
+def profile_folders(root: Path | None, user_folders: Sequence[Path] = ()) -> list[Path]:
+    """The folders to read, in order: shipped, the user's, the project's ``quotas/`` where it has one.
+
+    Args:
+        root: root of the project's tree.
+        user_folders: of the user's settings.
+    """
+    project = [root / "quotas"] if root is not None and (root / "quotas").is_dir() else []
+    return [shipped_folder(), *user_folders, *project]
+
+
+def load_profiles(folders: Sequence[Path], *, say: Callable[[str], None] | None = None) -> dict[str, QuotaProfile]:
+    """Read all profiles of some folders; a later folder's profile replaces an earlier one of its name.
+
+    Args:
+        say: is told of every replacement, and of YAML files in these folders that are no profiles.
+
+    Raises:
+        InvalidInput: a folder that is not there, a profile that is wrong, or two of one name in one folder.
+    """
+    profiles: dict[str, QuotaProfile] = {}
+    origins: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise InvalidInput(f"the folder of quota profiles {folder} does not exist")
+        for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+            document = load_yaml(path, shown_as=f"{folder.name}/{path.name}")
+            if not _is_profile(document.data):
+                _tell(say, f"{document.shown_as} is not a quota profile and is not read")
+                continue
+            profile = validate(QuotaProfile, document)
+            before = origins.get(profile.name)
+            if before is not None and before.parent == folder:
+                raise document.error(("name",), f"{profile.name!r} is the name of {before.name} too")
+            if before is not None and profile != profiles[profile.name]:
+                _tell(say, f"the quota profile {profile.name} of {path} replaces that of {before}")
+            profiles[profile.name] = profile
+            origins[profile.name] = path
+    return profiles
+
+
+def choose_profile(name: str, profiles: Mapping[str, QuotaProfile]) -> QuotaProfile:
+    """The profile of a name.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if name not in profiles:
+        known = "; ".join(f"{profile.name} ({profile.description})" for profile in profiles.values())
+        raise InvalidInput(
+            f"there is no quota profile {name!r}{near(name, profiles)}", hint=f"known are {known or 'none'}"
+        )
+    return profiles[name]
+
+
+def _is_profile(data: Any) -> bool:
+    """Whether a file means to be one: a project's ``quotas/`` may hold other things, such as ResourceQuotas."""
+    if not isinstance(data, Mapping):
+        return False
+    return data.get("kind") == "QuotaProfile" or str(data.get("apiVersion", "")).startswith("sandbox.dev/")
+
+
+def _tell(say: Callable[[str], None] | None, line: str) -> None:
+    if say is not None:
+        say(line)
