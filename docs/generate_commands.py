@@ -64,73 +64,25 @@ def _common_options() -> str:
 
 
 def _command(command: Any, path: str) -> Iterator[str]:
-    commands = getattr(command, "commands", None)
     yield f"### {path}\n"
-    if commands:
+    if commands := getattr(command, "commands", None):
         yield f"{_paragraphs(command.help or '')}\n"
         for name, nested in commands.items():
             yield from _command(nested, f"{path} {name}")
         return
-    yield f"```\n{_usage(command, path)}\n```\n"
+    context = typer.Context(command, info_name=path)
+    yield f"```\n{' '.join([path, *command.collect_usage_pieces(context)])}\n```\n"
     yield f"{_paragraphs(command.help or '')}\n"
-    rows = [row for row in _options(command) if row[0] not in _common_names()]
-    arguments = [
-        (f"`{_metavar(p)}`", p.help or "") for p in command.params if p.param_type_name == "argument" and p.help
-    ]
-    if arguments or rows:
-        yield _table([*arguments, *rows]) + "\n"
-
-
-def _usage(command: Any, path: str) -> str:
-    return " ".join([path, "[OPTIONS]", *(_metavar(p) for p in _arguments(command))])
-
-
-def _arguments(command: Any) -> list[Any]:
-    return [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-
-
-def _metavar(parameter: Any) -> str:
-    text = str(parameter.metavar or parameter.name.upper())
-    if not parameter.required and not text.startswith("["):
-        text = f"[{text}]"
-    return f"{text}..." if parameter.nargs == -1 and not text.endswith("...") else text
+    common = _options(typer.main.get_command(app))
+    if rows := [row for row in _options(command) if row not in common]:
+        yield _table(rows) + "\n"
 
 
 def _options(command: Any) -> list[tuple[str, str]]:
-    rows = []
-    for option in command.params:
-        if option.param_type_name != "option" or option.hidden:
-            continue
-        names = ", ".join(f"`{name}`" for name in option.opts)
-        if option.secondary_opts:
-            names += " / " + ", ".join(f"`{name}`" for name in option.secondary_opts)
-        if not (option.is_flag or option.count):
-            names += f" `{_value(option)}`"
-        default = _default(option)
-        rows.append((names, f"{option.help or ''}{f' Default: `{default}`.' if default else ''}"))
-    return rows
-
-
-def _value(option: Any) -> str:
-    choices = getattr(option.type, "choices", None)
-    if option.metavar:
-        return str(option.metavar)
-    return "|".join(str(getattr(c, "value", c)) for c in choices) if choices else option.type.name.upper()
-
-
-def _default(option: Any) -> str:
-    value = option.default
-    if option.is_flag and not option.secondary_opts:
-        return ""
-    if option.is_flag:
-        return str((option.opts if value else option.secondary_opts)[0])
-    if value is None or callable(value) or value in ((), []) or type(value).__name__ == "Sentinel":
-        return ""
-    return str(getattr(value, "value", value))
-
-
-def _common_names() -> set[str]:
-    return {names for names, _ in _options(typer.main.get_command(app))}
+    """Arguments and options with their help, as ``--help`` shows them."""
+    context = typer.Context(command)
+    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+    return [(f"`{names}`", text) for names, text in filter(None, records) if text]
 
 
 def _paragraphs(text: str) -> str:

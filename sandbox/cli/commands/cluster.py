@@ -32,7 +32,7 @@ ProviderOption = Annotated[
     ProviderName,
     typer.Option("--provider", help="auto: kind where Docker and kind are there, else embedded.", case_sensitive=False),
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the cluster.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the cluster.")]
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and delete clusters to try things on.")
 
@@ -97,7 +97,7 @@ def list_(
 @app.command()
 def delete(
     common: Common,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", show_default=False)] = None,
     provider: Annotated[
         ProviderName, typer.Option("--provider", help="Whose cluster it is; auto: looked up.", case_sensitive=False)
     ] = ProviderName.AUTO,

@@ -22,7 +22,7 @@ def down(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             autocompletion=complete_sandboxes,
             show_default=False,
             help="Default: the current branch's sandbox.",

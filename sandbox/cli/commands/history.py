@@ -22,7 +22,7 @@ def history(
     common: Common,
     selection: Selection,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", autocompletion=complete_sandboxes, show_default=False)
+        str | None, typer.Argument(metavar="NAME", autocompletion=complete_sandboxes, show_default=False)
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:

@@ -20,7 +20,7 @@ def init(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]", help="Default: the root of the current repository.", file_okay=False, exists=True
+            metavar="DIR", help="Default: the root of the current repository.", file_okay=False, exists=True
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file that is there.")] = False,

@@ -19,7 +19,7 @@ def rollback(
     common: Common,
     selection: Selection,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", autocompletion=complete_sandboxes, show_default=False)
+        str | None, typer.Argument(metavar="NAME", autocompletion=complete_sandboxes, show_default=False)
     ] = None,
     to: Annotated[
         int | None,

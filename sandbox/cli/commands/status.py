@@ -26,7 +26,7 @@ def status(
     common: Common,
     selection: Selection,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=complete_sandboxes, show_default=False)
+        list[str] | None, typer.Argument(metavar="NAME", autocompletion=complete_sandboxes, show_default=False)
     ] = None,
     output: Output = Format.TABLE,
     watch: Watch = False,
