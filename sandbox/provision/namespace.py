@@ -221,12 +221,17 @@ def guardrails(profile: QuotaProfile, namespace: str) -> list[Manifest]:
                 "apiVersion": "v1",
                 "kind": "LimitRange",
                 "metadata": {**metadata, "name": labels.LIMIT_RANGE_NAME},
-                "spec": {"limits": [dict(limit) for limit in profile.limit_range]},
+                "spec": {"limits": limits(profile)},
             }
         )
     if profile.network == "default-deny":
         rails.append(_default_deny(metadata))
     return rails
+
+
+def limits(profile: QuotaProfile) -> list[Manifest]:
+    """The items of a profile's LimitRange, as Kubernetes writes them."""
+    return [item.model_dump(by_alias=True, exclude_defaults=True) for item in profile.limit_range]
 
 
 def _default_deny(metadata: Mapping[str, object]) -> Manifest:

@@ -34,7 +34,7 @@ from sandbox.provision.locks import read_lock
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.reporter import Reporter
 from sandbox.provision.selection import Selection, select
-from sandbox.provision.sources import Source, Sources, resolve_sources
+from sandbox.provision.sources import Source, Sources, resolve_locked, resolve_sources
 from sandbox.provision.target import Target
 from sandbox.render.render import Rendered, RenderRequest, render
 from sandbox.render.transform import label, place
@@ -73,22 +73,24 @@ class Planner:
         self.settings: Settings = load_settings()
         self.helm = Helm(cluster.kubeconfig_path, cluster.context)
         self.tools: dict[str, str] = {}
+        self.lock: Lock | None = None
         self.pull_secret: str | None = None
         self._notes: list[str] = []
 
     async def sources(self, request: UpRequest) -> Sources:
         """The project's files at the commit that was asked for, and the tools' versions held against it."""
-        lock = await asyncio.to_thread(read_lock, request.lock) if request.lock else None
-        own = next(iter(lock.services.values())) if lock else None
-        sources = await resolve_sources(
-            None if own else request.folder,
-            own.repo if own else request.repo,
-            own.commit if own else request.ref,
-            dirty=request.dirty,
-            settings=self.settings,
-            workspace=self.workspace,
-            locked={name: (s.repo, s.commit) for name, s in lock.services.items()} if lock else None,
-        )
+        if request.lock:
+            self.lock = await asyncio.to_thread(read_lock, request.lock)
+            sources = await resolve_locked(self.lock, settings=self.settings, workspace=self.workspace)
+        else:
+            sources = await resolve_sources(
+                request.folder,
+                request.repo,
+                request.ref,
+                dirty=request.dirty,
+                settings=self.settings,
+                workspace=self.workspace,
+            )
         self.tools = {"sandbox": sandbox.__version__, **await asyncio.to_thread(tools.tool_versions)}
         self.tools["kubernetes"] = await self.cluster.version()
         preflight.check_requirements(sources.project.requires, self.tools)
@@ -115,7 +117,7 @@ class Planner:
             InvalidInput: an unknown environment, profile or service, or a TTL over the profile's.
         """
         project, defaults = sources.project, sources.project.defaults
-        lock = read_lock(request.lock) if request.lock else None
+        lock = self.lock
         env = request.env or (lock.env if lock else defaults.env)
         profile = choose_profile(request.quota or defaults.quota, self._profiles(sources))
         ttl = parse_duration(request.ttl or defaults.ttl)
@@ -214,7 +216,9 @@ class Planner:
             )
             async with at_once:
                 rendered = await render(name, spec, source.tree, order, self.helm)
-            return self._service_plan(name, spec, source, rendered, mine, settled, identity, namespaced)
+            return self._service_plan(
+                name, spec, source, sources.declared_by[name], rendered, mine, settled, identity, namespaced
+            )
 
         names = [name for name in settled.selection.deployed if name in sources.project.services]
         plans = await asyncio.gather(*(one(name) for name in names))
@@ -229,6 +233,7 @@ class Planner:
         name: str,
         spec: Service,
         source: Source,
+        declared: Source,
         rendered: Rendered,
         images: tuple[ResolvedImage, ...],
         settled: Settled,
@@ -250,6 +255,8 @@ class Planner:
             commit=source.commit.sha,
             pushed=source.commit.pushed,
             dirty=source.commit.dirty,
+            declared_repo=declared.commit.repo,
+            declared_commit=declared.commit.sha,
             path=spec.paths[0],
             chart=rendered.chart,
             images=tuple(ImageLock(name=i.name, repository=i.repository, tag=i.tag, digest=i.digest) for i in images),
@@ -281,7 +288,7 @@ class Planner:
         }
 
     async def _namespaced(self) -> Callable[[str, str], bool]:
-        known: dict[tuple[str, str], Resource] = await discovery.all_resources(self.cluster)
+        known = {(r.api_version, r.kind): r for r in await discovery.all_resources(self.cluster)}
 
         def is_namespaced(api_version: str, kind: str) -> bool:
             resource = known.get((api_version, kind))
@@ -406,6 +413,10 @@ class Planner:
         await objects.apply(self.cluster, {**copied, "data": found["data"]}, namespace=namespace)
         account = ObjectRef("", "v1", "ServiceAccount", "default", namespace)
         await objects.patch_merge(self.cluster, account, {"imagePullSecrets": [{"name": name}]})
+
+
+def _said(builder: str | None) -> str | None:
+    return None if builder == "auto" else builder
 
 
 def _stays(name: str, sources: Sources, service: ServiceRecord) -> bool:

@@ -250,7 +250,8 @@ def quota_excesses(
 def _asked_by_service(
     service: str, manifests: Iterable[Manifest], release: str | None, profile: QuotaProfile
 ) -> list[Asked]:
-    asked = [item for manifest in manifests for item in asked_by(service, manifest, profile.limit_range)]
+    limits = ns.limits(profile)
+    asked = [item for manifest in manifests for item in asked_by(service, manifest, limits)]
     if release:
         # Helm keeps each revision in a Secret.
         asked += [Asked(service, f"release/{release}", kind, Decimal(1)) for kind in ("secrets", "count/secrets")]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sandbox.model.errors import InvalidInput
 from sandbox.model.names import slug
+from sandbox.model.record import Lock
 from sandbox.model.source import Commit
 from sandbox.project.config import Project
 from sandbox.project.load import LoadedProject, load_project
@@ -37,6 +38,7 @@ class Sources:
     own: Source
     loaded: LoadedProject
     by_service: Mapping[str, Source]
+    declared_by: Mapping[str, Source]
 
     @property
     def project(self) -> Project:
@@ -51,14 +53,12 @@ async def resolve_sources(
     dirty: bool,
     settings: Settings,
     workspace: Path,
-    locked: Mapping[str, tuple[str, str]] | None = None,
 ) -> Sources:
     """Resolve the ref, export its tree, read the project in it, and the same for services of other repositories.
 
     Args:
         folder: any folder of the working tree; used when no ``repo`` is given.
         repo: URL of a repository, instead of a folder.
-        locked: repository and commit of each service of a lock, instead of those that the project says.
 
     Raises:
         InvalidInput: unknown ref, hostile URL, invalid sandbox.yaml.
@@ -74,10 +74,45 @@ async def resolve_sources(
         for name, service in loaded.project.services.items()
         if service.source is not None
     }
-    origins |= {name: origin for name, origin in (locked or {}).items() if origin != (own.commit.repo, own.commit.sha)}
     others = await _export_all(set(origins.values()), settings, workspace)
     by_service = {name: others[origins[name]] if name in origins else own for name in loaded.project.services}
-    return Sources(own, loaded, by_service)
+    return Sources(own, loaded, by_service, dict.fromkeys(by_service, own))
+
+
+async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path) -> Sources:
+    """The same for a lock: each service as the commit declared it, from the commit where it lay.
+
+    Raises:
+        InvalidInput: a commit is gone, was never pushed, or does not declare the service.
+    """
+    incomplete = [name for name, service in lock.services.items() if not service.declared_commit or service.dirty]
+    if incomplete:
+        raise InvalidInput(
+            f"the lock cannot be deployed: {', '.join(incomplete)} come from no commit",
+            why="they were found running without a record, or were deployed from a dirty tree",
+            hint="deploy them from a commit, and make the lock of that",
+        )
+    declared = {name: (s.declared_repo, s.declared_commit) for name, s in lock.services.items()}
+    placed = {name: (s.repo, s.commit) for name, s in lock.services.items()}
+    trees = await _export_all({*declared.values(), *placed.values()}, settings, workspace)
+    loaded = {}
+    for origin in set(declared.values()):
+        loaded[origin] = await asyncio.to_thread(
+            load_project, trees[origin].tree, name_hint=repository_name(origin[0]), allow_unknown_needs=True
+        )
+    services = {}
+    for name, origin in declared.items():
+        if name not in loaded[origin].project.services:
+            raise InvalidInput(f"{origin[0]} at {origin[1][:12]} declares no service {name}, which the lock names")
+        services[name] = loaded[origin].project.services[name]
+    own = next((o for o in declared.values() if loaded[o].project.project == lock.project), next(iter(loaded)))
+    project = loaded[own].project.model_copy(update={"services": services})
+    return Sources(
+        trees[own],
+        replace(loaded[own], project=project),
+        {name: trees[origin] for name, origin in placed.items()},
+        {name: trees[origin] for name, origin in declared.items()},
+    )
 
 
 async def _own_source(
@@ -97,7 +132,7 @@ async def _own_source(
 
 
 async def _export_all(
-    origins: set[tuple[str, str | None]], settings: Settings, workspace: Path
+    origins: Collection[tuple[str, str | None]], settings: Settings, workspace: Path
 ) -> dict[tuple[str, str | None], Source]:
     ordered = sorted(origins, key=str)
     sources = await asyncio.gather(*(_export(repo, ref, settings, workspace) for repo, ref in ordered))
