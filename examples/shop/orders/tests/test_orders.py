@@ -58,10 +58,9 @@ class Input(unittest.TestCase):
 
 
 class SettingsFromTheEnvironment(unittest.TestCase):
-    GOOD = {"PGHOST": "postgres", "CATALOGUE_URL": "http://catalogue:8080/", "REDIS_HOST": "redis"}
-
     def test_read(self) -> None:
-        settings = read_settings({**self.GOOD, "REDIS_PASSWORD": "hidden"})
+        good = {"PGHOST": "postgres", "CATALOGUE_URL": "http://catalogue:8080/", "REDIS_HOST": "redis"}
+        settings = read_settings({**good, "REDIS_PASSWORD": "hidden"})
         self.assertEqual((settings.catalogue_url, settings.port), ("http://catalogue:8080", 8080))
         self.assertNotIn("hidden", repr(settings))
 

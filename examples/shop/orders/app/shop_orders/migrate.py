@@ -1,6 +1,7 @@
 """Brings the database's schema to the version that is wanted.
 
-    python3 -m shop_orders.migrate up            apply what is missing (before a new version starts)
+    python3 -m shop_orders.migrate up            apply what is missing (before a new version starts);
+                                                 --demo-orders: then fill an empty shop
     python3 -m shop_orders.migrate exact         go up or down to exactly what this image brings (on a rollback)
     python3 -m shop_orders.migrate down --to 1   step back
     python3 -m shop_orders.migrate status
@@ -187,7 +188,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python3 -m shop_orders.migrate")
     parser.add_argument("command", choices=["up", "exact", "down", "status"])
     parser.add_argument("--to", type=int, metavar="VERSION", help="for down: the version to go back to")
+    parser.add_argument("--demo-orders", action="store_true", help="for up: add a few orders where there are none")
     options = parser.parse_args()
+    if options.demo_orders and options.command != "up":
+        parser.error("--demo-orders goes with up")
     if (options.command == "down") != (options.to is not None):
         parser.error("--to goes with down, and down needs it")
     try:
@@ -195,6 +199,10 @@ def main() -> None:
     except MigrationError as error:
         log(f"FATAL {error}")
         sys.exit(1)
+    if options.demo_orders:
+        from shop_orders.demo import add_demo_orders
+
+        log("demo orders added" if add_demo_orders() else "there are orders: no demo orders added")
 
 
 if __name__ == "__main__":
