@@ -26,10 +26,10 @@ from sandbox.model.durations import short_duration
 from sandbox.model.errors import SandboxError
 from sandbox.project.config import ImagesConfig
 from sandbox.project.load import LoadedProject, load_project
-from sandbox.project.quotas import load_profiles, shipped_folder
 from sandbox.project.settings import Settings, load_settings
 from sandbox.provision import preflight
 from sandbox.provision.planning import local_registry
+from sandbox.provision.profiles import known_profiles
 from sandbox.provision.target import Target
 from sandbox.source import git
 
@@ -145,10 +145,11 @@ async def examine(
         registry: likewise.
     """
     settings, settings_check = await asyncio.to_thread(_settings)
-    project, project_checks = await asyncio.to_thread(_project, folder or Path.cwd())
+    root = await asyncio.to_thread(_root, folder or Path.cwd())
+    project, project_check = await asyncio.to_thread(_project, root)
     images = project.project.images if project else ImagesConfig()
     registry = registry or images.registry or settings.registry
-    checks = [_client(), *_tools(project), settings_check, *project_checks]
+    checks = [_client(), *_tools(project), settings_check, project_check]
     async with AsyncExitStack() as stack:
         cluster, reached = await _reach(target, stack)
         checks += reached
@@ -157,7 +158,7 @@ async def examine(
             registry = registry or await _local_registry(cluster)
     chosen = builder or (images.builder if images.builder != "auto" else settings.builder or "auto")
     checks += [await asyncio.to_thread(_builder, chosen), await _registry(registry)]
-    checks.append(await asyncio.to_thread(_profiles, settings, project))
+    checks.append(await asyncio.to_thread(_profiles, settings, project, root))
     return checks
 
 
@@ -201,19 +202,24 @@ def _settings() -> tuple[Settings, Check]:
     return settings, Check("settings", Verdict.OK, ", ".join(said) or "none of your own: the defaults hold")
 
 
-def _project(folder: Path) -> tuple[LoadedProject | None, list[Check]]:
-    """The project around a folder; none is no failure: doctor can be run anywhere."""
+def _root(folder: Path) -> Path | None:
+    """The root of the working tree around a folder, or None: doctor can be run anywhere."""
     try:
-        root = git.repository_root(folder)
+        return git.repository_root(folder)
     except SandboxError:
-        return None, [Check("project", Verdict.OK, "the current folder is in no git repository")]
+        return None
+
+
+def _project(root: Path | None) -> tuple[LoadedProject | None, Check]:
+    if root is None:
+        return None, Check("project", Verdict.OK, "the current folder is in no git repository")
     try:
         loaded = load_project(root, name_hint=root.name)
     except SandboxError as error:
-        return None, [_failed("project", error)]
+        return None, _failed("project", error)
     how = "sandbox.yaml" if loaded.source == "file" else "found by its layout; `sandbox init` writes it down"
     services = ", ".join(loaded.project.services)
-    return loaded, [Check("project", Verdict.OK, f"{loaded.project.project}: {services} ({how})")]
+    return loaded, Check("project", Verdict.OK, f"{loaded.project.project}: {services} ({how})")
 
 
 def _builder(preferred: str) -> Check:
@@ -239,10 +245,9 @@ async def _registry(registry: str | None) -> Check:
     return Check("registry", Verdict.OK, registry)
 
 
-def _profiles(settings: Settings, project: LoadedProject | None) -> Check:
-    own = [project.path.parent / "quotas"] if project and project.path else []
+def _profiles(settings: Settings, project: LoadedProject | None, root: Path | None) -> Check:
     try:
-        profiles = load_profiles([shipped_folder(), *settings.quota_folders, *(f for f in own if f.is_dir())])
+        profiles = known_profiles(settings, root)
     except SandboxError as error:
         return _failed("quota profiles", error)
     wanted = project.project.defaults.quota if project else "small"

@@ -49,7 +49,9 @@ def down(
     if not dry_run:
         confirm(f"Delete {', '.join(wanted)} and everything in it?", yes=yes)
     with reporter(verbose=common.verbose) as talk:
-        results = run(delete(common.target(), wanted, reporter=talk, dry_run=dry_run, wait=wait, timeout=bound))
+        results = run(
+            delete(common.target(), wanted, reporter=talk, dry_run=dry_run, wait=wait, timeout=bound.total_seconds())
+        )
     _show(results, output, dry_run=dry_run)
 
 
@@ -75,8 +77,8 @@ def _show(results: Sequence[DownResult], output: Format, *, dry_run: bool) -> No
         if result.stuck:
             return "stuck"
         if not result.deleted:
-            return "would be deleted" if dry_run and result.objects else "not there"
-        return "deleted"
+            return "not there"
+        return "would be deleted" if dry_run else "deleted"
 
     columns: list[Column[DownResult]] = [
         Column("NAME", lambda r: r.name),

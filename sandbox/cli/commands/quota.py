@@ -53,10 +53,14 @@ def show(
 
 
 def _profiles() -> dict[str, QuotaProfile]:
-    """All profiles; a project's own folder wins over the user's, which wins over the shipped ones."""
-    from sandbox.project.quotas import load_profiles, shipped_folder
+    from sandbox.model.errors import SandboxError
     from sandbox.project.settings import load_settings
+    from sandbox.provision.profiles import known_profiles
+    from sandbox.source.git import repository_root
 
-    folders = [shipped_folder(), *load_settings().quota_folders]
-    own = Path.cwd() / "quotas"
-    return load_profiles([*folders, *([own] if own.is_dir() else [])])
+    try:
+        tree = repository_root(Path.cwd())
+    except SandboxError:
+        # In no repository: there is no project to have profiles of its own.
+        tree = None
+    return known_profiles(load_settings(), tree)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sandbox.cli import output
+from sandbox.cli.arguments import build_arguments, comma_separated
 from sandbox.cli.completion import complete_sandboxes
 from sandbox.cli.formats import Format
 from sandbox.cli.options import Common, DryRun, Output
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from sandbox.provision.endpoints import Endpoint
     from sandbox.provision.plan import Plan, ServicePlan
     from sandbox.provision.up import ServiceOutcome, UpResult
-
-# `SANDBOX_BUILD_ARG_BASE_IMAGE=…` is `--build-arg BASE_IMAGE=…` for every command of a shell or CI job.
-_BUILD_ARGUMENT_VARIABLE = "SANDBOX_BUILD_ARG_"
 
 
 def up(
@@ -152,10 +150,10 @@ def up(
         ttl=ttl,
         env=env,
         base=base,
-        only=tuple(_comma_separated(only or ())),
+        only=comma_separated(only or ()),
         values_files=tuple(path.absolute() for path in values or ()),
         set_values=tuple(set_values or ()),
-        build_args=_build_arguments(build_args or (), os.environ),
+        build_args=build_arguments(build_args or (), os.environ),
         lock=lock.absolute() if lock else None,
         owner=owner,
         dirty=dirty,
@@ -175,30 +173,6 @@ def up(
         _show_plan(result, result.plan, output_format)
     else:
         _show_result(result, output_format)
-
-
-# --- reading options --------------------------------------------------------------------------------
-
-
-def _comma_separated(texts: Iterable[str]) -> list[str]:
-    """``--only a,b --only c`` → a, b, c."""
-    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
-
-
-def _build_arguments(given: Iterable[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Build arguments of the environment, then those of the command line, which win.
-
-    Raises:
-        InvalidInput: one has no ``=`` or no name.
-    """
-    start = len(_BUILD_ARGUMENT_VARIABLE)
-    arguments = {name[start:]: value for name, value in environment.items() if name[:start] == _BUILD_ARGUMENT_VARIABLE}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise InvalidInput(f"--build-arg {text!r} is not of the form NAME=VALUE")
-        arguments[name] = value
-    return {name: value for name, value in arguments.items() if name}
 
 
 # --- showing what was done --------------------------------------------------------------------------
