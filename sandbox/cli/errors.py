@@ -46,6 +46,8 @@ def exit_code_of(command: Callable[[], Any], *, debug: bool) -> int:
     except typer.Abort:
         _line("aborted")
         return FAILED
+    except ExceptionGroup as group:
+        return _show_group(group, debug=debug)
     except Exception as error:
         _show_unexpected(error, debug=debug)
         return FAILED
@@ -55,6 +57,27 @@ def exit_code_of(command: Callable[[], Any], *, debug: bool) -> int:
             _line("interrupted")
         return result
     return 0
+
+
+def _show_group(group: ExceptionGroup[Exception], *, debug: bool) -> int:
+    """Show each error of tasks that ran side by side once; the first one decides on the exit code."""
+    if debug:
+        traceback.print_exception(group)
+    leaves = _leaves(group)
+    for _, error in {str(leaf): leaf for leaf in leaves}.items():
+        if isinstance(error, SandboxError):
+            _show(error, debug=False)
+        else:
+            _show_unexpected(error, debug=False)
+    first = leaves[0]
+    return first.exit_code if isinstance(first, SandboxError) else FAILED
+
+
+def _leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, ExceptionGroup) else [error]
+    return found
 
 
 def _show(error: SandboxError, *, debug: bool) -> None:

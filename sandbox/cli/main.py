@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
 
 from sandbox import __version__
 from sandbox.cli import errors
 from sandbox.cli.options import Common, expand
+from sandbox.cli.parameters import Command, Group
 from sandbox.model.errors import Unreachable
 
 
@@ -66,6 +66,13 @@ COMMANDS: tuple[Entry, ...] = (
         _LOOK,
     ),
     Entry(
+        "lock",
+        "sandbox.cli.commands.lock",
+        "lock",
+        "Resolve a project's services to commits, digests and versions.",
+        _CHANGE,
+    ),
+    Entry(
         "doctor",
         "sandbox.cli.commands.doctor",
         "doctor",
@@ -98,7 +105,7 @@ COMMANDS: tuple[Entry, ...] = (
 )
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """A group whose commands are imported when they are called, and whose ends all become exit codes."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -175,7 +182,9 @@ def load(entry: Entry) -> Any:
         group.command(entry.name, hidden=entry.hidden)(found)
     group.rich_markup_mode = None
     group._add_completion = False
+    group.info.cls = Group
     for command in group.registered_commands:
+        command.cls = Command
         if command.callback is not None:
             command.callback = expand(command.callback)
     built = typer.main.get_command(group)

@@ -111,8 +111,11 @@ async def list_sandboxes(cluster: Cluster, wanted: Filter | None = None) -> list
 async def watch_sandboxes(cluster: Cluster, wanted: Filter | None = None) -> AsyncIterator[tuple[str, Sandbox]]:
     """The sandboxes that there are, then every change: (ADDED, MODIFIED or DELETED, the sandbox)."""
     wanted = wanted or Filter()
-    async for kind, namespace in objects.watch(cluster, "v1", "Namespace", None, label_selector=wanted.selector()):
-        if is_sandbox(namespace):
+    async for kind, namespace in objects.watch(
+        cluster, "v1", "Namespace", label_selector=wanted.selector(), metadata_only=True
+    ):
+        # Who looks again after a gap is told of what went meanwhile by its name only.
+        if kind != "SYNCED" and is_sandbox(namespace):
             sandbox = Sandbox.of(namespace, cluster.context)
             now = await cluster.server_time() if wanted.expiring_within is not None else datetime.max
             if wanted.matches(sandbox, now):
@@ -343,11 +346,7 @@ async def status(cluster: Cluster, sandbox: Sandbox) -> SandboxStatus:
 
 
 async def _list(cluster: Cluster, api_version: str, kind: str, namespace: str) -> list[Manifest]:
-    """All objects of a kind, each with its apiVersion and kind (a list leaves them out)."""
-    return [
-        {**manifest, "apiVersion": api_version, "kind": kind}
-        async for manifest in objects.list_(cluster, api_version, kind, namespace)
-    ]
+    return [manifest async for manifest in objects.list_(cluster, api_version, kind, namespace)]
 
 
 async def _contents(cluster: Cluster, namespace: str) -> list[Manifest]:
@@ -653,8 +652,8 @@ def door(found: Inside, service: str, wanted: str | None = None) -> Door:
             if fitting:
                 return fitting[0]
     else:
-        number = declared.get(wanted)
-        doors_wanted = [d for d in doors if wanted in (d.port_name, str(d.port)) or d.port == number]
+        declared_number = declared.get(wanted)
+        doors_wanted = [d for d in doors if wanted in (d.port_name, str(d.port)) or d.port == declared_number]
         if doors_wanted:
             return doors_wanted[0]
         known = ", ".join(f"{d.port_name or d.port} ({d.port})" for d in doors)

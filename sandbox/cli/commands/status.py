@@ -47,7 +47,8 @@ async def _status(common: Common, selection: Selection, names: list[str], output
     from sandbox.cluster.client import Cluster
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandboxes = [await chosen(cluster, common, selection, name) for name in names or [None]]
+        wanted: list[str | None] = [*names] or [None]
+        sandboxes = [await chosen(cluster, common, selection, name) for name in wanted]
         single = len(names) < 2
 
         async def look() -> list[SandboxStatus]:
