@@ -1,0 +1,1 @@
+"""Charts, kustomizations and folders of manifests, each turned into a list of manifests."""

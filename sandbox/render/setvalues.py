@@ -1,0 +1,181 @@
+"""``--set`` as Helm reads it (its ``strvals`` package), for values that are given on the command line.
+
+Understood: ``a.b=1,c=x`` · ``list={x,y}`` · ``list[0].name=x`` · ``\\`` before ``, . [ ] { } =`` for the character
+itself · ``null`` (takes the chart's default away) · ``true``, ``false`` and whole numbers as what they are, anything
+else as text. Not understood: ``--set-string``, ``--set-file`` and ``--set-json`` (use ``-f`` for those).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sandbox.model.errors import InvalidInput
+
+# Helm's own bounds.
+LARGEST_INDEX = 65_536
+DEEPEST = 30
+
+_HINT = "as helm's --set: service.path.to.key=value, further ones after a comma"
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+_Path = list[str | int]
+
+
+def parse_set(text: str, into: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read one ``--set`` argument, on top of others that came before.
+
+    Raises:
+        InvalidInput: not of that form.
+    """
+    values: Any = _copied(into or {})
+    for path, value in _Scanner(text).assignments():
+        values = _put(values, path, value, text)
+    return dict(values)
+
+
+def set_values_by_service(
+    arguments: Sequence[str], services: Collection[str], charts: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Sort ``--set`` arguments by the service that their first word names; without one they are for all charts.
+
+    Args:
+        services: names of all services of the project.
+        charts: names of those that are charts, the only ones that have values.
+
+    Raises:
+        InvalidInput: not of that form, for a service that is no chart, or for all charts where there is none.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for argument in arguments:
+        service, dot, rest = argument.partition(".")
+        if dot and service in services:
+            if service not in charts:
+                raise InvalidInput(
+                    f"--set {argument}: the service {service} is not a chart",
+                    hint="kustomizations and manifests have no values",
+                )
+            found[service] = parse_set(rest, found.get(service))
+            continue
+        if not charts:
+            raise InvalidInput(f"--set {argument}: no service here is a chart")
+        for chart in charts:
+            found[chart] = parse_set(argument, found.get(chart))
+    return found
+
+
+class _Scanner:
+    """Reads one argument from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    def assignments(self) -> list[tuple[_Path, Any]]:
+        found = []
+        while self._at < len(self._text):
+            path = self._path()
+            found.append((path, self._value()))
+        if not found:
+            raise self._wrong("it is empty")
+        return found
+
+    def _path(self) -> _Path:
+        path: _Path = []
+        while True:
+            name, end = self._until("=.[,")
+            if not name:
+                raise self._wrong("a key is missing")
+            path.append(name)
+            while end == "[":
+                path.append(self._index())
+                end = self._next()
+                if end not in ("[", ".", "="):
+                    raise self._wrong("an index is followed by neither . nor =")
+            if len(path) > DEEPEST:
+                raise self._wrong(f"it is nested more than {DEEPEST} levels deep")
+            if end == "=":
+                return path
+            if end != ".":
+                raise self._wrong(f"the key {name!r} has no value")
+
+    def _index(self) -> int:
+        digits, end = self._until("]")
+        if end != "]" or not re.fullmatch(r"[0-9]{1,6}", digits, re.ASCII) or int(digits) > LARGEST_INDEX:
+            raise self._wrong(f"[{digits}] is not an index from 0 to {LARGEST_INDEX}")
+        return int(digits)
+
+    def _value(self) -> Any:
+        if self._text[self._at : self._at + 1] == "{":
+            self._at += 1
+            return self._list()
+        start = self._at
+        text, _ = self._until(",")
+        # An escaped value is text, as it was written to be.
+        return text if "\\" in self._text[start : self._at] else _typed(text)
+
+    def _list(self) -> list[Any]:
+        items: list[Any] = []
+        while True:
+            text, end = self._until(",}")
+            if not end:
+                raise self._wrong("a list is not closed by }")
+            if text or end == "," or items:
+                items.append(_typed(text))
+            if end == "}":
+                if self._next() not in ("", ","):
+                    raise self._wrong("a list is followed by something else than a comma")
+                return items
+
+    def _until(self, ends: str) -> tuple[str, str]:
+        """The text up to one of the characters, and that character; empty at the end of the argument."""
+        text = ""
+        while character := self._next():
+            if character == "\\":
+                text += self._next()
+            elif character in ends:
+                return text, character
+            else:
+                text += character
+        return text, ""
+
+    def _next(self) -> str:
+        character = self._text[self._at : self._at + 1]
+        self._at += 1
+        return character
+
+    def _wrong(self, why: str) -> InvalidInput:
+        return InvalidInput(f"--set {self._text!r} cannot be read", why=why, hint=_HINT)
+
+
+def _typed(text: str) -> Any:
+    known: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text in known:
+        return known[text]
+    # Longer ones are no 64-bit integers; Helm leaves them as text.
+    if _INTEGER.fullmatch(text) and len(text) < 19:
+        return int(text)
+    return text
+
+
+def _put(node: Any, path: _Path, value: Any, text: str) -> Any:
+    """The node with a value put at a path; what is in the way is replaced, as Helm does."""
+    if not path:
+        return value
+    key, *rest = path
+    if isinstance(key, int):
+        items = node if isinstance(node, list) else []
+        items += [None] * (key + 1 - len(items))
+        items[key] = _put(items[key], rest, value, text)
+        return items
+    mapping = node if isinstance(node, dict) else {}
+    mapping[key] = _put(mapping.get(key), rest, value, text)
+    return mapping
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
