@@ -60,15 +60,19 @@ def secret_values(manifests: Iterable[Manifest]) -> frozenset[str]:
     """What the Secrets among some manifests hold, as text and as base64."""
     found: set[str] = set()
     for manifest in manifests:
-        if manifest.get("kind") != "Secret":
-            continue
-        for encoded in _texts(manifest.get("data")):
-            found.add(encoded)
-            found.update(_decoded(encoded))
-        for text in _texts(manifest.get("stringData")):
-            found.add(text)
-            found.add(base64.b64encode(text.encode()).decode())
-    return frozenset(stripped for value in found if len(stripped := value.strip()) >= _SHORTEST)
+        if manifest.get("kind") == "Secret":
+            for encoded in _texts(manifest.get("data")):
+                found |= _forms(_decoded(encoded), encoded)
+            for text in _texts(manifest.get("stringData")):
+                found |= _forms(text, base64.b64encode(text.encode()).decode())
+    return frozenset(found)
+
+
+def _forms(text: str | None, encoded: str) -> set[str]:
+    """How a value may turn up elsewhere; none for one that is too short to tell."""
+    if text is None:
+        return {encoded} if len(encoded) >= _SHORTEST_WITHIN else set()
+    return {text.strip(), encoded} if len(text.strip()) >= _SHORTEST else set()
 
 
 def scrubbed(value: Any, known: frozenset[str]) -> Any:
@@ -99,8 +103,8 @@ def _texts(data: Any) -> Iterator[str]:
             yield value
 
 
-def _decoded(encoded: str) -> Iterator[str]:
+def _decoded(encoded: str) -> str | None:
     try:
-        yield base64.b64decode(encoded, validate=True).decode()
+        return base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
-        return
+        return None
