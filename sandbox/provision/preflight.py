@@ -238,13 +238,24 @@ def quota_excesses(
     namespace: str = "",
 ) -> list[Excess]:
     """Where the services, those that stay and what we add ourselves, together ask for more than the profile has."""
+    return excesses(asked_of_quota(profile, services, kept, namespace=namespace), profile.resource_quota)
+
+
+def asked_of_quota(
+    profile: QuotaProfile,
+    services: Iterable[ServicePlan],
+    kept: Mapping[str, ServiceRecord] | None = None,
+    *,
+    namespace: str = "",
+) -> list[Asked]:
+    """What the services, those that stay and what we add ourselves ask of the quota."""
     asked = _own_objects(profile, namespace)
     for service in services:
         asked += _asked_by_service(service.name, service.manifests, service.release, profile)
     for name, record in (kept or {}).items():
         release = record.lock.chart.release if record.lock.chart else None
         asked += _asked_by_service(name, record.manifests, release, profile)
-    return excesses(asked, profile.resource_quota)
+    return asked
 
 
 def _asked_by_service(

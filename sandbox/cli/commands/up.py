@@ -290,17 +290,15 @@ _QUOTA_COLUMNS: list[Column[tuple[str, str, str]]] = [
 
 
 def _quota_rows(plan: Plan) -> Sequence[tuple[str, str, str]]:
-    """What the services ask of each resource that the profile bounds."""
+    """What all services ask of each resource that the profile bounds, as the preflight counts it."""
     from sandbox.model.quantities import format_quantity
-    from sandbox.model.quota import asked_by
+    from sandbox.provision.preflight import asked_of_quota
 
     total: dict[str, Decimal] = {}
-    for name, service in plan.services.items():
-        for manifest in service.manifests:
-            for asked in asked_by(name, manifest, plan.profile.limit_range):
-                total[asked.resource] = total.get(asked.resource, Decimal(0)) + asked.amount
+    for asked in asked_of_quota(plan.profile, plan.services.values(), plan.kept, namespace=plan.identity.namespace):
+        total[asked.resource] = total.get(asked.resource, Decimal(0)) + asked.amount
     return [
-        (resource, format_quantity(total.get(resource, Decimal(0)), memory=_is_bytes(resource)), str(limit))
+        (resource, format_quantity(total.get(resource, Decimal(0)), memory=_is_bytes(resource)), limit)
         for resource, limit in plan.profile.resource_quota.items()
     ]
 
