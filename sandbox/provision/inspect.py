@@ -29,7 +29,7 @@ from sandbox.provision.attribution import attribute
 from sandbox.provision.identity import display_name
 
 if TYPE_CHECKING:
-    from sandbox.cluster.readiness import Status
+    from sandbox.cluster.readiness import Status, Symptom
     from sandbox.model.record import Record
 
 State = Literal["ready", "progressing", "failed"]
@@ -395,18 +395,12 @@ def service_statuses(
     from sandbox.cluster import readiness
 
     service_of = attribute(contents, record)
-    members: dict[str, list[Manifest]] = defaultdict(list)
-    for manifest in contents:
-        members[service_of.get(manifest["metadata"]["uid"], "")].append(manifest)
-    event_findings = _event_findings(contents, events, service_of, now)
-    names = sorted({*members, *(record.services if record else ())})
+    members = _by_service(contents, service_of)
+    symptoms = _symptoms(contents, events, service_of, now)
     found = []
-    for name in names:
-        pods = [m for m in members[name] if m["kind"] == "Pod"]
+    for name in sorted({*members, *(record.services if record else ())}):
         workloads = [_workload(m, readiness.status(m, now)) for m in members[name] if _counts(m)]
         workloads += _missing(name, members[name], record)
-        findings = [f for pod in pods if not _finished(pod) for f in readiness.pod_findings(pod, name)]
-        findings += [f for f in event_findings if f.service == name]
         if not name and not workloads:
             continue
         entry = record.services.get(name) if record else None
@@ -415,16 +409,24 @@ def service_statuses(
                 name=name,
                 kind=entry.lock.kind if entry else "",
                 commit=entry.lock.commit if entry else "",
-                state=_overall(workloads, findings),
+                state=_overall(workloads, stuck=any(final for _, final in symptoms[name])),
                 ready=sum(w.ready or 0 for w in workloads),
                 desired=sum(w.desired or 0 for w in workloads),
-                restarts=sum(_restarts(pod) for pod in pods),
+                restarts=sum(_restarts(m) for m in members[name] if m["kind"] == "Pod"),
                 workloads=tuple(workloads),
-                findings=tuple(_distinct(findings)),
+                findings=tuple(_distinct(finding for finding, _ in symptoms[name])),
                 endpoints=tuple(endpoints(name, members[name])),
             )
         )
     return tuple(found)
+
+
+def _by_service(contents: Iterable[Manifest], service_of: Mapping[str, str]) -> defaultdict[str, list[Manifest]]:
+    """The objects of each service; the empty name: of none."""
+    members: defaultdict[str, list[Manifest]] = defaultdict(list)
+    for manifest in contents:
+        members[service_of.get(manifest["metadata"]["uid"], "")].append(manifest)
+    return members
 
 
 def _counts(manifest: Manifest) -> bool:
@@ -479,41 +481,45 @@ def _restarts(pod: Manifest) -> int:
     return sum(int(container.get("restartCount", 0)) for container in containers)
 
 
-def _event_findings(
+def _symptoms(
     contents: Sequence[Manifest], events: Sequence[Manifest], service_of: Mapping[str, str], now: datetime
-) -> list[Finding]:
-    """What events say about objects that are still there and not ready."""
+) -> defaultdict[str, list[tuple[Finding, bool]]]:
+    """What is wrong with each service, and whether that has lasted too long to mend itself."""
     from sandbox.cluster import readiness
 
     by_uid = {m["metadata"]["uid"]: m for m in contents}
-    found = []
+    unready = {uid for uid, m in by_uid.items() if readiness.status(m, now).state != "ready"}
+    found: defaultdict[str, list[tuple[Finding, bool]]] = defaultdict(list)
+
+    def note(symptom: Symptom, service: str, began: datetime | None) -> None:
+        lasted = (now - (symptom.since or began or now)).total_seconds()
+        final = symptom.restarts > 0 if symptom.crash else lasted >= symptom.grace
+        found[service].append((symptom.finding, final))
+
+    for uid, manifest in by_uid.items():
+        service = service_of.get(uid, "")
+        began = readiness.time_of(manifest["metadata"].get("creationTimestamp"))
+        if manifest["kind"] == "Pod" and uid in unready:
+            for symptom in readiness.pod_symptoms(manifest, service):
+                note(symptom, service, began)
+            owners = {owner.get("uid") for owner in manifest["metadata"].get("ownerReferences") or ()}
+            # The failed tries of a Job that came through in the end are nobody's business.
+            failed = readiness.failed_pod_symptom(manifest, service, 2) if owners & unready else None
+            if failed:
+                note(failed, service, began)
     for event in events:
         uid = (event.get("involvedObject") or {}).get("uid", "")
-        manifest = by_uid.get(uid)
-        if manifest is None or readiness.status(manifest, now).state == "ready":
-            continue
-        for finding in readiness.event_findings(event):
-            found.append(
-                Finding(
-                    reason=finding.reason,
-                    message=finding.message,
-                    object=finding.object,
-                    service=service_of.get(uid, ""),
-                    pod=finding.pod,
-                    container=finding.container,
-                )
-            )
+        if uid in unready:
+            for symptom in readiness.event_symptoms(event, service_of.get(uid, "")):
+                note(symptom, service_of.get(uid, ""), None)
     return found
 
 
-def _overall(workloads: Sequence[WorkloadStatus], findings: Sequence[Finding]) -> State:
+def _overall(workloads: Sequence[WorkloadStatus], *, stuck: bool) -> State:
     states = Counter(workload.state for workload in workloads)
-    if states["failed"]:
+    if states["failed"] or (states["progressing"] and stuck):
         return "failed"
-    if states["progressing"]:
-        # Nothing that shows a reason will become ready by itself.
-        return "failed" if findings else "progressing"
-    return "ready"
+    return "progressing" if states["progressing"] else "ready"
 
 
 def _distinct(findings: Iterable[Finding]) -> Iterable[Finding]:
@@ -603,11 +609,8 @@ async def inside(cluster: Cluster, sandbox: Sandbox) -> Inside:
         _record(cluster, sandbox.namespace), _contents(cluster, sandbox.namespace)
     )
     service_of = attribute(contents, record)
-    members: dict[str, list[Manifest]] = defaultdict(list)
-    for manifest in contents:
-        members[service_of.get(manifest["metadata"]["uid"], "")].append(manifest)
     names = sorted({*service_of.values(), *(record.services if record else ())})
-    return Inside(record, tuple(names), members)
+    return Inside(record, tuple(names), _by_service(contents, service_of))
 
 
 async def pods_of_service(cluster: Cluster, sandbox: Sandbox, service: str | None) -> list[Manifest]:
