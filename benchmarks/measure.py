@@ -1,0 +1,112 @@
+"""What the benchmarks share: timing commands, and a cluster to time them on.
+
+Peer and product run in turns in the same process, so that a busy machine slows both; the ratio of their
+medians is what counts, absolute times are noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SANDBOX = str(Path(sys.executable).parent / "sandbox")
+_TIMEOUT = 600
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the result: ``product`` may take ``limit`` times what ``peer`` takes."""
+
+    name: str
+    product: float
+    peer: float
+    limit: float
+
+    @property
+    def ratio(self) -> float:
+        return self.product / self.peer
+
+    def line(self) -> str:
+        verdict = "ok" if self.ratio <= self.limit else "MISSED"
+        return (
+            f"{self.name}: {self.ratio:.2f}x (at most {self.limit:g}x: {verdict}; "
+            f"sandbox {self.product:.2f} s, peer {self.peer:.2f} s)"
+        )
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--context", help="context of the kubeconfig; default: the current one")
+    parser.add_argument("--kubeconfig", type=Path, default=os.environ.get("KUBECONFIG"))
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser
+
+
+def run(argv: Sequence[str], *, cwd: Path | None = None, stdin: str | None = None) -> str:
+    """Run a command; its output. Ends the benchmark with the command's own words when it fails."""
+    done = subprocess.run(
+        argv, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False, env=environment()
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, argv))} failed ({done.returncode}):\n{done.stderr or done.stdout}")
+    return done.stdout
+
+
+def environment() -> dict[str, str]:
+    """The environment, with the embedded cluster's helm and kubectl where there are no others."""
+    from sandbox.cluster.providers import embedded_bin_dir
+
+    folder = embedded_bin_dir()
+    path = os.environ["PATH"] + (f"{os.pathsep}{folder}" if folder else "")
+    return {**os.environ, "PATH": path}
+
+
+def peak_mb(argv: Sequence[str]) -> float:
+    """Largest resident size of a command, in MB."""
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, env=environment()) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(argv)} failed ({process.returncode})")
+    # Linux counts in KiB.
+    return usage.ru_maxrss / 1024
+
+
+def tool(name: str) -> str:
+    """Path of helm or kubectl, as sandbox itself would choose it."""
+    from sandbox.cluster.tools import find_tool
+
+    found = find_tool(name)
+    if found is None:
+        raise SystemExit(f"{name} is not installed")
+    return str(found)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def medians(rounds: int, product: Callable[[int], object], peer: Callable[[int], object]) -> tuple[float, float]:
+    """Median seconds of product and peer, run in turns; both get the number of the round."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        for work, found in zip((product, peer), times, strict=True):
+            found.append(seconds(lambda work=work, number=number: work(number)))  # type: ignore[misc]
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def report(*claims: Claim) -> None:
+    """Print the claims; exit code 3 when one is missed."""
+    for claim in claims:
+        print(claim.line(), flush=True)
+    sys.exit(0 if all(claim.ratio <= claim.limit for claim in claims) else 3)

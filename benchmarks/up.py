@@ -1,0 +1,76 @@
+"""`sandbox up` against the same by hand: namespace, quota, limit range, `helm upgrade --install --wait`.
+
+One chart: at most 1.2 times as long. Ten independent charts: at least three times as fast as ten helm calls in a
+row. The same commit again: under 2 s (printed as a ratio to 2 s), nothing written but the expiry.
+
+    python benchmarks/up.py --image REGISTRY/IMAGE@DIGEST
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from pathlib import Path
+
+from measure import SANDBOX, Claim, medians, options, report, run, seconds, tool
+from project import GUARDRAILS, write_project
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--image", required=True, help="an image that runs until it is stopped")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(given.context, given.kubeconfig, Path(folder), given.image)
+        one = medians(given.rounds, lambda n: bench.sandbox(1, f"one-{n}"), lambda n: bench.by_hand(1, f"one-{n}"))
+        ten = medians(given.rounds, lambda n: bench.sandbox(10, f"ten-{n}"), lambda n: bench.by_hand(10, f"ten-{n}"))
+        again = seconds(lambda: bench.sandbox(10, "ten-0"))
+        bench.delete()
+    report(
+        Claim("up of one chart / by hand", *one, limit=1.2),
+        Claim("up of ten charts / ten helm --wait", *ten, limit=1 / 3),
+        Claim("unchanged up / 2 s", again, 2.0, limit=1.0),
+    )
+
+
+class Bench:
+    """Deploys the same charts in both ways, each time into a new namespace."""
+
+    def __init__(self, context: str | None, kubeconfig: Path | None, folder: Path, image: str) -> None:
+        file = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
+        self._where = [*file, *(["--context", context] if context else [])]
+        self._helm_where = [*file, *(["--kube-context", context] if context else [])]
+        self._id = uuid.uuid4().hex[:6]
+        self._folders = {count: folder / str(count) for count in (1, 10)}
+        self._charts = {count: write_project(path, count, image) for count, path in self._folders.items()}
+        self._namespaces: set[str] = set()
+
+    def sandbox(self, count: int, name: str) -> None:
+        namespace = f"bench-{self._id}-{name}"
+        self._namespaces.add(namespace)
+        run([SANDBOX, *self._where, "up", "--name", namespace, "-o", "name"], cwd=self._folders[count])
+
+    def by_hand(self, count: int, name: str) -> None:
+        namespace = f"hand-{self._id}-{name}"
+        self._namespaces.add(namespace)
+        self._kubectl("create", "namespace", namespace)
+        self._kubectl("apply", "-n", namespace, "-f", "-", stdin=GUARDRAILS)
+        for chart in self._charts[count]:
+            run(
+                [
+                    tool("helm"),
+                    *self._helm_where,
+                    *("-n", namespace),
+                    *("upgrade", "--install", chart, str(self._folders[count] / chart), "--wait"),
+                ]
+            )
+
+    def delete(self) -> None:
+        self._kubectl("delete", "namespace", "--wait=false", "--ignore-not-found", *sorted(self._namespaces))
+
+    def _kubectl(self, *argv: str, stdin: str | None = None) -> None:
+        run([tool("kubectl"), *self._where, *argv], stdin=stdin)
+
+
+if __name__ == "__main__":
+    main()
