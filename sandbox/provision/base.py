@@ -6,7 +6,7 @@ They are read from that place's record or, where it has none, from its Helm rele
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sandbox.cluster.helm import Helm, HelmRelease
 from sandbox.model import labels
 from sandbox.model.errors import InvalidInput
 from sandbox.model.images import ResolvedImage
-from sandbox.model.objects import Manifest, digest, pod_spec, pod_template
+from sandbox.model.objects import Manifest, containers, digest, pod_spec, pod_template
 from sandbox.model.record import ChartLock, ImageLock, ServiceLock, ServiceRecord
 from sandbox.provision import records
 from sandbox.provision.plan import ServicePlan
@@ -164,7 +164,11 @@ async def _plan_of_release(
 
 
 async def _from_live(base: Base, workspace: Path) -> dict[str, ServicePlan]:
-    """What runs in a namespace that we did not deploy: releases, then workloads that belong to none."""
+    """What runs in a namespace that we did not deploy: releases, then workloads that belong to none.
+
+    Plain workloads get the digests that their pods run; a release's images are what its values say.
+    """
+    running = await _running_digests(base)
     plans = {}
     for release in await base.helm.releases(base.namespace):
         plans[release.name] = await _plan_of_release(base, release.name, release, workspace)
@@ -174,7 +178,8 @@ async def _from_live(base: Base, workspace: Path) -> dict[str, ServicePlan]:
             continue
         name = workload["metadata"]["name"]
         if name not in plans:
-            plans[name] = _plan_of_objects(base, name, _belonging(workload, everything))
+            pinned = [_pinned(manifest, running) for manifest in _belonging(workload, everything)]
+            plans[name] = _plan_of_objects(base, name, pinned)
     return plans
 
 
@@ -190,6 +195,32 @@ async def _namespace_objects(base: Base) -> AsyncIterator[Manifest]:
     for api_version, kind in kinds:
         async for item in objects.list_(base.cluster, api_version, kind, base.namespace):
             yield {"apiVersion": api_version, "kind": kind, **item}
+
+
+async def _running_digests(base: Base) -> dict[str, str]:
+    """Image as pods name it → the same by digest, as the kubelet reports it (``status…imageID``).
+
+    An image that runs in two versions (a tag that was pushed again) is left as it is named.
+    """
+    found: dict[str, set[str]] = {}
+    async for pod in objects.list_(base.cluster, "v1", "Pod", base.namespace):
+        named = {c["name"]: c.get("image", "") for c in containers(pod.get("spec") or {})}
+        status = pod.get("status") or {}
+        for state in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+            _, at, image_digest = str(state.get("imageID", "")).rpartition("@")
+            if at and state["name"] in named:
+                found.setdefault(named[state["name"]], set()).add(image_digest)
+    return {image: f"{image.partition('@')[0]}@{min(digests)}" for image, digests in found.items() if len(digests) == 1}
+
+
+def _pinned(manifest: Manifest, running: Mapping[str, str]) -> Manifest:
+    """A workload whose containers name their images by the digests that run."""
+    if pod_spec(manifest) is None:
+        return manifest
+    pinned = copy.deepcopy(manifest)
+    for container in containers(pod_spec(pinned) or {}):
+        container["image"] = running.get(container.get("image", ""), container.get("image"))
+    return pinned
 
 
 def _is_plain(manifest: Manifest) -> bool:

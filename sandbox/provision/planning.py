@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,9 +15,9 @@ import yaml
 import sandbox
 from sandbox.cluster import discovery, objects, tools
 from sandbox.cluster.client import Cluster
-from sandbox.cluster.discovery import Resource
 from sandbox.cluster.helm import Helm
 from sandbox.images.build import ImageRequest, resolve_images
+from sandbox.images.registry import digest_of
 from sandbox.model.durations import format_duration, parse_duration
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.images import ResolvedImage
@@ -146,7 +146,7 @@ class Planner:
     ) -> dict[tuple[str, str], ResolvedImage]:
         """The digest of each image that the project's services bring, built where it does not exist yet."""
         wanted = [name for name in settled.selection.deployed if name in sources.project.services]
-        locked = self._locked_images(settled, wanted)
+        locked = await _present(_images_of(settled.lock, wanted)) if settled.lock else {}
         requests = [
             ImageRequest(
                 service=name,
@@ -175,16 +175,18 @@ class Planner:
             progress=say,
             dry_run=request.dry_run,
         )
+        self._note_rebuilt(settled, built)
         return {**locked, **built}
 
-    def _locked_images(self, settled: Settled, wanted: Sequence[str]) -> dict[tuple[str, str], ResolvedImage]:
-        if settled.lock is None:
-            return {}
-        return {
-            (name, image.name): ResolvedImage(image.name, image.repository, image.tag, image.digest, "locked")
-            for name in wanted
-            for image in settled.lock.services[name].images
-        }
+    def _note_rebuilt(self, settled: Settled, built: Mapping[tuple[str, str], ResolvedImage]) -> None:
+        """Say where an image of the lock was gone and what is deployed instead."""
+        for (service, name), image in built.items():
+            before = {i.name: i for i in settled.lock.services[service].images} if settled.lock else {}
+            if name in before and before[name].digest != image.digest:
+                self._notes.append(
+                    f"{service}: {before[name].repository}@{before[name].digest} is gone from its registry; "
+                    f"built again from its commit it is {image.digest}"
+                )
 
     async def render(
         self,
@@ -194,7 +196,23 @@ class Planner:
         identity: Identity,
         images: Mapping[tuple[str, str], ResolvedImage],
     ) -> dict[str, ServicePlan]:
-        """Manifests of the project's own services, placed in the sandbox."""
+        """Manifests of the project's own services, placed in the sandbox, and of the stand-ins of others."""
+        names = [name for name in settled.selection.deployed if name in sources.project.services]
+        plans = await self._render_services(names, request, settled, sources, identity, images)
+        for name in settled.selection.mocked:
+            service, source = sources.project.services[name], sources.by_service[name]
+            plans[name] = mocks.plan(name, service, source, identity.namespace)
+        return plans
+
+    async def _render_services(
+        self,
+        names: Sequence[str],
+        request: UpRequest,
+        settled: Settled,
+        sources: Sources,
+        identity: Identity,
+        images: Mapping[tuple[str, str], ResolvedImage],
+    ) -> dict[str, ServicePlan]:
         namespaced = await self._namespaced()
         versions = await self.cluster.version(), await discovery.api_versions(self.cluster)
         at_once = asyncio.Semaphore(_RENDERED_AT_ONCE)
@@ -216,17 +234,10 @@ class Planner:
             )
             async with at_once:
                 rendered = await render(name, spec, source.tree, order, self.helm)
-            return self._service_plan(
-                name, spec, source, sources.declared_by[name], rendered, mine, settled, identity, namespaced
-            )
+            declared = sources.declared_by[name]
+            return self._service_plan(name, spec, source, declared, rendered, mine, identity, namespaced)
 
-        names = [name for name in settled.selection.deployed if name in sources.project.services]
-        plans = await asyncio.gather(*(one(name) for name in names))
-        plans += [
-            mocks.plan(name, sources.project.services[name], sources.by_service[name], identity.namespace)
-            for name in settled.selection.mocked
-        ]
-        return {plan.name: plan for plan in plans}
+        return {plan.name: plan for plan in await asyncio.gather(*(one(name) for name in names))}
 
     def _service_plan(
         self,
@@ -236,7 +247,6 @@ class Planner:
         declared: Source,
         rendered: Rendered,
         images: tuple[ResolvedImage, ...],
-        settled: Settled,
         identity: Identity,
         is_namespaced: Callable[[str, str], bool],
     ) -> ServicePlan:
@@ -273,7 +283,7 @@ class Planner:
             chart_path=rendered.chart_path,
             values=rendered.values,
             images=images,
-            needs=tuple(need.service for need in spec.needs if need.service in settled.selection.deployed),
+            needs=tuple(need.service for need in spec.needs if need.as_ != "skip"),
             ports=spec.ports,
         )
 
@@ -298,20 +308,46 @@ class Planner:
         return is_namespaced
 
     async def from_base(
-        self, settled: Settled, sources: Sources, own: Mapping[str, ServicePlan], identity: Identity
+        self,
+        request: UpRequest,
+        settled: Settled,
+        sources: Sources,
+        own: Mapping[str, ServicePlan],
+        identity: Identity,
     ) -> dict[str, ServicePlan]:
         """The services that come from the base, and ways to those that are shared with it."""
         if settled.base is None:
             return {}
+        selection = settled.selection
+        without = {*own, *selection.shared, *selection.skipped}
+        if Path(settled.base).is_file():
+            return await self._from_lock(request, settled, Path(settled.base), without, identity)
         async with self._base(settled.base, sources.project) as base:
-            selection = settled.selection
-            without = {*own, *selection.shared, *selection.skipped}
             found = await base_services(base, selection.from_base, without, self.workspace)
             namespaced = await self._namespaced()
             plans = {name: self._adopt(plan, identity, namespaced) for name, plan in found.items()}
             for name in selection.shared:
                 plans[name] = await self._share(base, name, identity)
             return plans
+
+    async def _from_lock(
+        self, request: UpRequest, settled: Settled, path: Path, without: set[str], identity: Identity
+    ) -> dict[str, ServicePlan]:
+        if settled.selection.shared:
+            raise InvalidInput(
+                f"{', '.join(settled.selection.shared)} is needed as `shared`, and a lock runs nowhere",
+                hint="name a running environment with --base",
+            )
+        lock = await asyncio.to_thread(read_lock, path)
+        wanted = set(lock.services if settled.selection.from_base is None else settled.selection.from_base) - without
+        if missing := wanted - set(lock.services):
+            raise InvalidInput(f"the lock {path} has no service {', '.join(sorted(missing))}")
+        part = lock.model_copy(update={"services": {n: s for n, s in lock.services.items() if n in wanted}})
+        if not part.services:
+            return {}
+        sources = await resolve_locked(part, settings=self.settings, workspace=self.workspace)
+        images = _images_of(part, wanted)
+        return await self._render_services(sorted(wanted), request, settled, sources, identity, images)
 
     def _adopt(self, plan: ServicePlan, identity: Identity, is_namespaced: Callable[[str, str], bool]) -> ServicePlan:
         manifests, _ = place(
@@ -413,6 +449,23 @@ class Planner:
         await objects.apply(self.cluster, {**copied, "data": found["data"]}, namespace=namespace)
         account = ObjectRef("", "v1", "ServiceAccount", "default", namespace)
         await objects.patch_merge(self.cluster, account, {"imagePullSecrets": [{"name": name}]})
+
+
+def _images_of(lock: Lock, services: Collection[str]) -> dict[tuple[str, str], ResolvedImage]:
+    """The images of some services of a lock."""
+    return {
+        (name, image.name): ResolvedImage(image.name, image.repository, image.tag, image.digest, "locked")
+        for name in services
+        for image in lock.services[name].images
+    }
+
+
+async def _present(
+    images: Mapping[tuple[str, str], ResolvedImage],
+) -> dict[tuple[str, str], ResolvedImage]:
+    """Those of some locked images that their registries still have; the others are built again."""
+    digests = await asyncio.gather(*(digest_of(f"{i.repository}@{i.digest}") for i in images.values()))
+    return {key: image for (key, image), found in zip(images.items(), digests, strict=True) if found}
 
 
 def _said(builder: str | None) -> str | None:
