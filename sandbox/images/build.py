@@ -13,7 +13,7 @@ from sandbox.images.containerfile import applicable_args, base_images, find_cont
 from sandbox.images.contents import Content, content_key
 from sandbox.images.process import Progress
 from sandbox.images.reference import Reference, parse_reference
-from sandbox.images.registry import digest_of, wait_for_digest
+from sandbox.images.registry import digest_of, speaks_plain_http, wait_for_digest
 from sandbox.model.durations import format_duration
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused, Unreachable
 from sandbox.model.images import ResolvedImage
@@ -55,17 +55,20 @@ async def resolve_images(
     *,
     registry: str | None,
     builder: str,
-    insecure: bool,
     wait: timedelta,
     progress: Progress,
+    insecure: bool = False,
+    dry_run: bool = False,
 ) -> dict[tuple[str, str], ResolvedImage]:
     """Resolve every image to a digest: build and push those whose content the registry does not have yet.
 
     Args:
         registry: registry and path that built images go to: ``ghcr.io/acme/shop``.
         builder: ``auto``, ``docker``, ``buildah``, ``podman``, or ``none``: wait for ``repository:<commit>``.
-        insecure: ``registry`` may speak plain HTTP or have a certificate that nobody knows.
         wait: how long images that CI pushes are waited for.
+        insecure: ``registry`` may speak plain HTTP or have a certificate that nobody knows. One on this machine or at
+            a private address that speaks no TLS is found out.
+        dry_run: build, push and wait for nothing; images that are not there yet have no digest.
 
     Returns:
         (service, image name) → image.
@@ -86,19 +89,16 @@ async def resolve_images(
             why=detected.reason,
             hint="install docker, buildah or podman, or set `images.builder: none` to wait for the images of CI",
         )
-    resolver = _Resolver(registry, detected.builder, insecure, wait, progress)
+    if registry and needs_builder:
+        host = _parsed(registry).registry
+        insecure = insecure or await speaks_plain_http(host)
+    resolver = _Resolver(registry, detected.builder, insecure, wait, progress, dry_run)
     try:
         async with asyncio.TaskGroup() as group:
             tasks = {(r.service, r.image.name): group.create_task(resolver.resolve(r)) for r in requests}
     except BaseExceptionGroup as failures:
         raise _first(failures) from None
     return {key: task.result() for key, task in tasks.items()}
-
-
-def build_args_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """Build arguments that the environment sets: ``SANDBOX_BUILD_ARG_BASE_IMAGE=…`` sets ``BASE_IMAGE``."""
-    prefix = "SANDBOX_BUILD_ARG_"
-    return {name.removeprefix(prefix): value for name, value in environment.items() if name.startswith(prefix)}
 
 
 def repository_for(name: str, registry: str) -> str:
@@ -124,13 +124,20 @@ class _Resolver:
     """What all images of one call have in common."""
 
     def __init__(
-        self, registry: str | None, builder: Builder | None, insecure: bool, wait: timedelta, progress: Progress
+        self,
+        registry: str | None,
+        builder: Builder | None,
+        insecure: bool,
+        wait: timedelta,
+        progress: Progress,
+        dry_run: bool,
     ) -> None:
         self._registry = registry
         self._builder = builder
         self._insecure = insecure
         self._wait = wait
         self._progress = progress
+        self._dry_run = dry_run
         self._slots = asyncio.Semaphore(PARALLEL_BUILDS)
         # Services that share an image build it once.
         self._building: dict[str, asyncio.Lock] = {}
@@ -153,6 +160,8 @@ class _Resolver:
         reference = f"{repository}:{commit.sha}"
         insecure = self._insecure and _same_registry(repository, self._registry)
         digest = await digest_of(reference, insecure=insecure)
+        if digest is None and self._dry_run:
+            return ResolvedImage(image.name, repository, commit.sha, "", "planned")
         if digest is None and self._wait:
             self._progress(f"{request.label}: waiting up to {format_duration(self._wait)} for {reference}")
             digest = await wait_for_digest(reference, insecure=insecure, limit=self._wait)
@@ -190,6 +199,8 @@ class _Resolver:
             if digest:
                 self._progress(f"{request.label}: unchanged, {reference} is there")
                 return ResolvedImage(request.image.name, repository, key, digest, "found")
+            if self._dry_run:
+                return ResolvedImage(request.image.name, repository, key, "", "planned")
             spec = BuildSpec(
                 label=request.label,
                 reference=reference,

@@ -61,6 +61,7 @@ class _NotThisScheme(Exception):
 
 @dataclass(frozen=True)
 class _Answer:
+    scheme: str
     status: int
     headers: dict[str, str]
     body: bytes
@@ -107,6 +108,18 @@ async def ping(registry: str, *, insecure: bool = False) -> None:
     answer = await _ask(image, "GET", "/v2/", insecure=insecure, log_in=False)
     if answer.status not in (200, 401):
         raise _refused(image.registry, answer, "whether it is a registry")
+
+
+async def speaks_plain_http(registry: str) -> bool:
+    """Whether a registry on this machine or at a private address answers without TLS; any other is not asked.
+
+    Raises:
+        Unreachable: it does not answer at all.
+    """
+    if not is_private_address(registry):
+        return False
+    image = parse_reference(f"{registry}/ping")
+    return (await _ask(image, "GET", "/v2/", insecure=False, log_in=False)).scheme == "http"
 
 
 def auth_file(environment: dict[str, str] | None = None) -> Path | None:
@@ -246,7 +259,9 @@ class _Request:
         try:
             async with self._session.request(method, url, headers=headers, **more, **self._tls) as response:
                 body = await response.content.read(_LARGEST_MANIFEST)
-                answer = _Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
+                answer = _Answer(
+                    response.url.scheme, response.status, {k.lower(): v for k, v in response.headers.items()}, body
+                )
         except aiohttp.ClientConnectorCertificateError as error:
             raise _NotThisScheme(str(error)) from None
         except (aiohttp.ClientSSLError, aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError) as error:

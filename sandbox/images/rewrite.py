@@ -66,7 +66,7 @@ def chart_values(image: ResolvedImage, mapping: Mapping[str, str]) -> dict[str, 
     """
     parsed = parse_reference(image.repository)
     registry = image.repository.split("/", 1)[0]
-    pinned_tag = f"{image.tag}@{image.digest}" if image.tag else image.digest
+    pinned_tag = "@".join(part for part in (image.tag, image.digest) if part)
     parts = {
         "repository": image.repository,
         "tag": image.tag if "digest" in mapping.values() else pinned_tag,

@@ -75,16 +75,19 @@ class MissingReference:
 
 def missing_references(
     services: Mapping[str, Sequence[Manifest]],
-    existing: Collection[Identity] | Mapping[Identity, Keys] = (),
+    existing: Collection[tuple[str, str, str]] = (),
 ) -> list[MissingReference]:
     """References that neither the services nor the namespace provide; optional ones left out.
 
     Args:
         services: name → manifests, Helm hooks included.
-        existing: (kind, name) of what is, or will be, in the namespace besides; with the keys where they are known.
+        existing: (kind, name, key) of what is, or will be, in the namespace besides: one with an empty key for the
+            object itself, and one for each key of a Secret or ConfigMap.
     """
     provided: dict[Identity, Keys] = dict(ALWAYS_THERE)
-    provided |= existing if isinstance(existing, Mapping) else dict.fromkeys(existing, None)
+    for kind, name, key in existing:
+        known = provided.get((kind, name)) or frozenset()
+        provided[(kind, name)] = known | {key} if kind in (SECRET, CONFIG_MAP) else None
     everything = [manifest for manifests in services.values() for manifest in manifests]
     for identity, keys in provides(everything):
         provided[identity] = keys

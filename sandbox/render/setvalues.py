@@ -34,34 +34,44 @@ def parse_set(text: str, into: Mapping[str, Any] | None = None) -> dict[str, Any
     return dict(values)
 
 
-def set_values_by_service(
-    arguments: Sequence[str], services: Collection[str], charts: Collection[str]
-) -> dict[str, dict[str, Any]]:
-    """Sort ``--set`` arguments by the service that their first word names; without one they are for all charts.
+def values_for(service: str, arguments: Sequence[str], services: Collection[str]) -> dict[str, Any]:
+    """The values that ``--set`` arguments give to one chart.
+
+    An argument whose first word is the name of a service is for that one; any other is for every chart.
 
     Args:
+        service: the chart's service.
         services: names of all services of the project.
-        charts: names of those that are charts, the only ones that have values.
 
     Raises:
-        InvalidInput: not of that form, for a service that is no chart, or for all charts where there is none.
+        InvalidInput: an argument is not of that form.
     """
-    found: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {}
     for argument in arguments:
-        service, dot, rest = argument.partition(".")
-        if dot and service in services:
-            if service not in charts:
-                raise InvalidInput(
-                    f"--set {argument}: the service {service} is not a chart",
-                    hint="kustomizations and manifests have no values",
-                )
-            found[service] = parse_set(rest, found.get(service))
-            continue
+        named, dot, rest = argument.partition(".")
+        if dot and named in services:
+            if named == service:
+                values = parse_set(rest, values)
+        else:
+            values = parse_set(argument, values)
+    return values
+
+
+def refuse_set_for_others(arguments: Sequence[str], services: Collection[str], charts: Collection[str]) -> None:
+    """Refuse ``--set`` for a service that has no values.
+
+    Raises:
+        InvalidInput: an argument is for a kustomization or manifests, or for all charts where there is none.
+    """
+    for argument in arguments:
+        named, dot, _ = argument.partition(".")
+        if dot and named in services and named not in charts:
+            raise InvalidInput(
+                f"--set {argument}: the service {named} is not a chart",
+                hint="kustomizations and manifests have no values",
+            )
         if not charts:
             raise InvalidInput(f"--set {argument}: no service here is a chart")
-        for chart in charts:
-            found[chart] = parse_set(argument, found.get(chart))
-    return found
 
 
 class _Scanner:

@@ -23,6 +23,7 @@ def place(
     *,
     is_namespaced: Callable[[str, str], bool],
     movable: bool = True,
+    service: str = "",
 ) -> tuple[list[Manifest], list[str]]:
     """Put objects into the sandbox's namespace, and say what that changed.
 
@@ -33,6 +34,7 @@ def place(
     Args:
         is_namespaced: (apiVersion, kind) → whether such objects lie in a namespace.
         movable: False for what a chart renders: Helm applies it itself, as it is.
+        service: named in errors.
 
     Returns:
         New manifests, and what was done, one line each.
@@ -41,7 +43,7 @@ def place(
         Refused: an object belongs to a system namespace, or is a chart's and belongs to any other.
     """
     if not movable:
-        _refuse_foreign(manifests, namespace, is_namespaced)
+        _refuse_foreign(manifests, namespace, is_namespaced, service)
         return copy.deepcopy(list(manifests)), []
     placed: list[Manifest] = []
     notes: list[str] = []
@@ -51,7 +53,7 @@ def place(
             continue
         manifest = copy.deepcopy(original)
         if is_namespaced(manifest["apiVersion"], manifest["kind"]):
-            notes += _move(manifest, namespace)
+            notes += _move(manifest, namespace, service)
         placed.append(manifest)
     accounts = {m["metadata"]["name"] for m in placed if (m["apiVersion"], m["kind"]) == ("v1", "ServiceAccount")}
     for manifest in placed:
@@ -76,12 +78,12 @@ def _add_label(metadata: dict[str, Any], service: str) -> None:
     metadata["labels"] = {**(metadata.get("labels") or {}), labels.SERVICE: service}
 
 
-def _move(manifest: Manifest, namespace: str) -> Iterator[str]:
+def _move(manifest: Manifest, namespace: str, service: str) -> Iterator[str]:
     metadata = manifest["metadata"]
     foreign = metadata.get("namespace") or namespace
     if foreign in SYSTEM_NAMESPACES:
         raise Refused(
-            f"{ObjectRef.of(manifest)} belongs to the namespace {foreign}",
+            f"{_of(service)}{ObjectRef.of(manifest)} belongs to the namespace {foreign}",
             why="what lies there serves the whole cluster; it cannot be part of a sandbox",
             hint="leave it out of the manifests for sandboxes, such as by an overlay or a value",
         )
@@ -107,7 +109,13 @@ def _follow_accounts(manifest: Manifest, accounts: set[str], namespace: str) -> 
             yield f"{ObjectRef.of(manifest)} gives rights in the sandbox to {foreign}/{subject.get('name')}"
 
 
-def _refuse_foreign(manifests: Sequence[Manifest], namespace: str, is_namespaced: Callable[[str, str], bool]) -> None:
+def _of(service: str) -> str:
+    return f"service {service}: " if service else ""
+
+
+def _refuse_foreign(
+    manifests: Sequence[Manifest], namespace: str, is_namespaced: Callable[[str, str], bool], service: str
+) -> None:
     foreign = [
         ref
         for ref in map(ObjectRef.of, manifests)
@@ -115,7 +123,7 @@ def _refuse_foreign(manifests: Sequence[Manifest], namespace: str, is_namespaced
     ]
     if foreign:
         raise Refused(
-            f"the chart puts {len(foreign)} object{'s' if len(foreign) > 1 else ''} into other namespaces",
+            f"{_of(service)}the chart puts objects into other namespaces",
             why="\n".join(f"{ref} → {ref.namespace}" for ref in foreign),
             hint="Helm applies a chart as it is: write `namespace: {{ .Release.Namespace }}` (or nothing) in its"
             " templates, or set the value that decides it",
