@@ -54,7 +54,7 @@ types: $(READY) ## Types (mypy, strict)
 
 .PHONY: imports
 imports: $(READY) ## Which room may import which (import-linter)
-	@$(BIN)/lint-imports --no-cache || exit 1
+	@said=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }
 
 .PHONY: unit
 unit: $(READY) ## Unit tests: no cluster, no network
