@@ -20,7 +20,7 @@ from sandbox.model.objects import Manifest, containers, digest, pod_spec, pod_te
 from sandbox.model.record import ChartLock, ImageLock, ServiceLock, ServiceRecord
 from sandbox.provision import records
 from sandbox.provision.plan import ServicePlan
-from sandbox.render.references import references_of
+from sandbox.render.references import find_references
 
 # Server-side fields that must not be copied (Velero's list of what to strip at a restore).
 _SERVER_METADATA = (
@@ -233,7 +233,7 @@ def _is_plain(manifest: Manifest) -> bool:
 def _belonging(workload: Manifest, everything: Sequence[Manifest]) -> list[Manifest]:
     """A workload with the Services that select its pods and the objects it refers to."""
     pod_labels = ((pod_template(workload) or {}).get("metadata") or {}).get("labels") or {}
-    referred = {(kind, name) for kind, name, _key in references_of(workload)}
+    referred = {(reference.kind, reference.name) for reference in find_references([workload])}
     mine = [workload]
     for other in everything:
         selector = (other.get("spec") or {}).get("selector") or {}

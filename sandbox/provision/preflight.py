@@ -22,13 +22,6 @@ from sandbox.provision import namespace as ns
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.render.references import missing_references
 
-# Every namespace gets these from the control plane.
-_GIVEN = {
-    ("ServiceAccount", "default", ""),
-    ("ConfigMap", "kube-root-ca.crt", ""),
-    ("ConfigMap", "kube-root-ca.crt", "ca.crt"),
-}
-
 
 @dataclass(frozen=True)
 class Allowed:
@@ -37,11 +30,11 @@ class Allowed:
     cluster_scoped: bool = False
 
 
-async def check(cluster: Cluster, plan: Plan, allowed: Allowed) -> list[Excess]:
+async def check(cluster: Cluster, plan: Plan, allowed: Allowed) -> list[str]:
     """Hold a plan against the guardrails.
 
     Returns:
-        Nothing but an empty list today; a refusal is an error.
+        Warnings: what may fail, for all that can be known.
 
     Raises:
         Refused: with every reason of the first kind that is found.
@@ -50,8 +43,9 @@ async def check(cluster: Cluster, plan: Plan, allowed: Allowed) -> list[Excess]:
     await _check_scope(cluster, manifests, plan.profile, allowed)
     _check_forbidden_kinds(manifests, plan.profile)
     check_pod_security(manifests, plan.profile.pod_security)
-    await _check_references(cluster, plan)
-    return await _check_quota(cluster, plan)
+    warnings = await _check_references(cluster, plan)
+    _check_quota(plan)
+    return warnings
 
 
 def check_requirements(requires: Requires, found: Mapping[str, str]) -> None:
@@ -192,17 +186,20 @@ def _baseline_violations(spec: Manifest) -> Iterable[str]:
                 yield f"{where}: hostPort {port['hostPort']}"
 
 
-async def _check_references(cluster: Cluster, plan: Plan) -> None:
+async def _check_references(cluster: Cluster, plan: Plan) -> list[str]:
+    """Refuse what certainly stays in ContainerCreating; what something may yet provide is a warning."""
     manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
     kept = {name: list(s.manifests) for name, s in plan.kept.items()}
     existing = await _existing_objects(cluster, plan) if plan.before else set()
-    missing = [m for m in missing_references({**kept, **manifests}, _GIVEN | existing) if m.service in manifests]
-    if missing:
+    missing = [m for m in missing_references({**kept, **manifests}, existing) if m.service in manifests]
+    fatal = [item for item in missing if item.certain and item.blocking]
+    if fatal:
         raise Refused(
             "workloads refer to objects that nothing provides",
-            why="\n".join(str(item) for item in missing),
+            why="\n".join(str(item) for item in fatal),
             hint="add them to the service, mark the reference optional, or create them in the sandbox first",
         )
+    return [str(item) for item in missing]
 
 
 async def _existing_objects(cluster: Cluster, plan: Plan) -> set[tuple[str, str, str]]:
@@ -219,7 +216,7 @@ async def _existing_objects(cluster: Cluster, plan: Plan) -> set[tuple[str, str,
     return found
 
 
-async def _check_quota(cluster: Cluster, plan: Plan) -> list[Excess]:
+def _check_quota(plan: Plan) -> None:
     found = quota_excesses(plan.profile, plan.services.values(), plan.kept, namespace=plan.identity.namespace)
     if found:
         raise Refused(
@@ -227,7 +224,6 @@ async def _check_quota(cluster: Cluster, plan: Plan) -> list[Excess]:
             why="\n".join(excess.line() for excess in found),
             hint="lower the requests or replicas, take a larger profile with --quota, or fewer services with --only",
         )
-    return found
 
 
 def quota_excesses(

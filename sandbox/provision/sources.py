@@ -15,6 +15,7 @@ from sandbox.project.config import Project
 from sandbox.project.load import LoadedProject, load_project
 from sandbox.project.settings import Settings
 from sandbox.source import git
+from sandbox.source.command import in_thread
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,10 @@ async def _own_source(
         return await _export(repo, ref, settings, workspace)
     if dirty and ref is not None:
         raise InvalidInput("--dirty deploys the working tree as it is", hint="leave out --ref, or leave out --dirty")
-    root = await asyncio.to_thread(git.repository_root, folder or Path.cwd())
-    commit = await asyncio.to_thread(git.resolve, root, ref)
+    root = await in_thread(git.repository_root, folder or Path.cwd())
+    commit = await in_thread(git.resolve, root, ref)
     tree = workspace / f"tree-{commit.short}"
-    exported = await asyncio.to_thread(git.export, commit, root, tree, dirty=dirty, allow=frozenset(settings.git_allow))
+    exported = await in_thread(git.export, commit, root, tree, dirty=dirty, allow=frozenset(settings.git_allow))
     return Source(exported, str(root), tree)
 
 
@@ -140,10 +141,10 @@ async def _export_all(
 
 
 async def _export(repo: str, ref: str | None, settings: Settings, workspace: Path) -> Source:
-    commit = await asyncio.to_thread(git.resolve_remote, repo, ref)
+    commit = await in_thread(git.resolve_remote, repo, ref)
     tree = workspace / f"tree-{slug(repository_name(repo))}-{commit.short}"
     if not tree.exists():
-        commit = await asyncio.to_thread(git.export, commit, repo, tree, allow=frozenset(settings.git_allow))
+        commit = await in_thread(git.export, commit, repo, tree, allow=frozenset(settings.git_allow))
     return Source(replace(commit, pushed=True), repo, tree)
 
 

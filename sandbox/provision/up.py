@@ -121,7 +121,9 @@ async def up(target: Target, request: UpRequest, reporter: Reporter) -> UpResult
             planner = Planner(cluster, target, folder, reporter)
             plan = await make_plan(planner, request)
             with reporter.step("Preflight"):
-                await preflight.check(cluster, plan, preflight.Allowed(request.allow_cluster_scoped))
+                warnings = await preflight.check(cluster, plan, preflight.Allowed(request.allow_cluster_scoped))
+            for warning in warnings:
+                reporter.warn(warning)
             if request.dry_run:
                 return _planned(plan)
             if namespace := await _nothing_to_do(cluster, plan):
@@ -165,7 +167,7 @@ async def make_plan(planner: Planner, request: UpRequest) -> Plan:
         images = await planner.images(request, settled, sources, step.detail)
     with planner.reporter.step("Render"):
         services = await planner.render(request, settled, sources, identity, images)
-        services |= await planner.from_base(settled, sources, services, identity)
+        services |= await planner.from_base(request, settled, sources, services, identity)
     return await planner.plan(request, settled, sources, identity, services, before)
 
 
