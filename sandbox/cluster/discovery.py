@@ -29,6 +29,7 @@ class Resource:
     Attributes:
         plural: its name in paths.
         verbs: what the server can do with it (not: what we may).
+        has_status: whether its status is kept apart, so that somebody is going to write one.
     """
 
     group: str
@@ -37,6 +38,7 @@ class Resource:
     plural: str
     namespaced: bool
     verbs: frozenset[str]
+    has_status: bool = False
 
     @property
     def api_version(self) -> str:
@@ -151,11 +153,19 @@ async def _kinds(cluster: Cluster, api_version: str) -> dict[str, Resource]:
         answer = await cluster.request("GET", path)
     except NotFound:
         return {}
+    items = answer.get("resources") or ()
+    names = {item["name"] for item in items}
     return {
         item["kind"]: Resource(
-            group, version, item["kind"], item["name"], bool(item["namespaced"]), frozenset(item.get("verbs") or ())
+            group,
+            version,
+            item["kind"],
+            item["name"],
+            bool(item["namespaced"]),
+            frozenset(item.get("verbs") or ()),
+            f"{item['name']}/status" in names,
         )
-        for item in answer.get("resources") or ()
+        for item in items
         if "/" not in item["name"]
     }
 
@@ -186,6 +196,7 @@ def _of_group(item: Mapping[str, Any]) -> list[Resource]:
             entry["resource"],
             entry.get("scope") == "Namespaced",
             frozenset(entry.get("verbs") or ()),
+            any(sub.get("subresource") == "status" for sub in entry.get("subresources") or ()),
         )
         for version in item.get("versions") or ()
         for entry in version.get("resources") or ()
