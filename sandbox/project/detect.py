@@ -20,6 +20,7 @@ from sandbox.model.names import slug
 from sandbox.model.objects import containers, pod_spec
 from sandbox.project.config import (
     PORT_NAME,
+    PROJECT_NAME,
     Build,
     ChartSource,
     Defaults,
@@ -148,10 +149,16 @@ def detect(root: Path, name_hint: str) -> Project:
     }
     return Project(
         api_version="sandbox.dev/v1",
-        project=slug(name_hint or "project"),
+        project=_project_name(name_hint),
         defaults=Defaults(env=env),
         services=services,
     )
+
+
+def _project_name(hint: str) -> str:
+    """The hint where it can be a project's name; else what is nearest to it."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", hint).strip("-._")
+    return name if re.search(PROJECT_NAME, name) else slug(hint or "project")
 
 
 def _folders(root: Path) -> dict[PurePosixPath, list[str]]:

@@ -39,13 +39,13 @@ class LoadedProject:
     notes: list[str] = field(default_factory=list)
 
 
-def load_project(root: Path, *, name_hint: str, allow_unknown_needs: bool = False) -> LoadedProject:
+def load_project(root: Path, *, name_hint: str, allow_unknown_needs: bool = True) -> LoadedProject:
     """Read the project of a tree.
 
     Args:
         root: root of the repository's tree.
         name_hint: the project's name where no file gives one, such as the repository's.
-        allow_unknown_needs: a base will bring the services that are needed and not declared.
+        allow_unknown_needs: a base may bring services that are needed and not declared here: they are noted.
 
     Raises:
         InvalidInput: the file is wrong (with file, line and key), or there is none and nothing is found.
@@ -62,7 +62,10 @@ def load_project(root: Path, *, name_hint: str, allow_unknown_needs: bool = Fals
     unknown = _unknown_needs(project)
     if not (allow_unknown_needs or project.defaults.base):
         raise_problems(document, [_say_unknown_need(project, path, name) for path, name in unknown])
-    notes = [f"{path[1]} needs {name}, which is not declared here: the base must bring it" for path, name in unknown]
+    notes = [
+        f"{path[1]} needs {name}, which is not declared here{near(name, project.services) or ': a base must bring it'}"
+        for path, name in unknown
+    ]
     return LoadedProject(project, "file", files[0], notes)
 
 
