@@ -29,7 +29,7 @@ type Node struct {
 	Cgroup string `json:"cgroup"`
 	// Binds are folders of the host that the node sees below /run, by name.
 	Binds map[string]string `json:"binds"`
-	// Volumes are folders of the host on fixed paths inside the node.
+	// Volumes are folders below the binds that the node sees on further paths.
 	Volumes map[string]string `json:"volumes"`
 }
 

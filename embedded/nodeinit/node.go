@@ -80,6 +80,7 @@ func mountFilesystems(node *Node) error {
 	}
 	for _, path := range sortedKeys(node.Volumes) {
 		steps = append(steps, func() error { return bind(node.Volumes[path], path) })
+		steps = append(steps, func() error { return openVolumes(path) })
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {

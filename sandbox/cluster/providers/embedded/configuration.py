@@ -142,7 +142,7 @@ def init(layout: Layout, directory: Path, binaries: Path) -> dict[str, Any]:
             "cgroup": layout.network.cgroup,
             "binds": {_NODE_STATE.name: str(directory), _NODE_BIN.name: str(binaries)},
             # The host-path provisioner of the controller manager writes there, and cannot be told otherwise.
-            "volumes": {"/tmp/hostpath_pv": str(directory / "volumes")},
+            "volumes": {"/tmp/hostpath_pv": str(_NODE_STATE / "volumes")},
         }
     return settings
 

@@ -9,7 +9,8 @@ import os
 import shutil
 import socket
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Record:
 
     Attributes:
         subnet: the node's /30, None for a control plane alone.
-        kubeconfig: the user's file that the context was added to.
+        kubeconfigs: the user's files that the context was added to, the last one first.
         digest: of the sources that its programs were built from.
     """
 
@@ -51,7 +52,7 @@ class Record:
     index: int | None
     subnet: str | None
     ports: Ports
-    kubeconfig: Path
+    kubeconfigs: tuple[Path, ...]
     digest: str
     version: str | None
 
@@ -68,7 +69,7 @@ class Record:
         return f"{self.address}:{configuration.REGISTRY_PORT}" if self.subnet else None
 
     def write(self, directory: Path) -> None:
-        content = {**asdict(self), "kubeconfig": str(self.kubeconfig)}
+        content = {**asdict(self), "kubeconfigs": [str(path) for path in self.kubeconfigs]}
         _write_atomically(directory / "cluster.json", json.dumps(content, indent=2))
 
     @classmethod
@@ -76,7 +77,9 @@ class Record:
         """The record, or None when a cluster is half-made or half-deleted."""
         try:
             content = json.loads((directory / "cluster.json").read_text())
-            return cls(**{**content, "ports": Ports(**content["ports"]), "kubeconfig": Path(content["kubeconfig"])})
+            content["ports"] = Ports(**content["ports"])
+            content["kubeconfigs"] = tuple(Path(path) for path in content["kubeconfigs"])
+            return cls(**content)
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -142,7 +145,7 @@ async def info(name: str) -> ClusterInfo:
         name=name,
         provider=PROVIDER,
         context=context_of(name),
-        kubeconfig=record.kubeconfig if record else user_kubeconfig(),
+        kubeconfig=_shown_kubeconfig(record),
         registry=record.registry if record else None,
         state=state,
         version=record.version if record else None,
@@ -164,7 +167,7 @@ async def delete(name: str, progress: Progress) -> bool:
         return contexts.remove(user_kubeconfig(), context_of(name))
     async with _lock(name, progress):
         record = Record.read(directory)
-        for path in {user_kubeconfig(), *([record.kubeconfig] if record else [])}:
+        for path in {user_kubeconfig(), *(record.kubeconfigs if record else ())}:
             contexts.remove(path, context_of(name))
         if await node.kill(directory):
             progress(f"ended the processes of cluster {name}")
@@ -191,13 +194,16 @@ async def _start(
         index=layout.network.index if layout.network else None,
         subnet=str(layout.network.subnet) if layout.network else None,
         ports=layout.ports,
-        kubeconfig=user_kubeconfig().absolute(),
+        kubeconfigs=before.kubeconfigs if before else (),
         digest=binaries.digest,
         version=build.kubernetes_version(),
     ).write(directory)
     certificates.ensure(directory / "pki", certificates.wanted(layout.node_name, [layout.address]))
     _write_configuration(layout, directory, binaries)
     progress(f"starting cluster {name}")
+    await node.end_remainder(directory)
+    if layout.network:
+        await _remove_cgroups(name, layout.network.cgroup)  # the kubelet stops for seconds at each of a killed pod's
     await node.start(directory, binaries["node-init"])
 
 
@@ -287,14 +293,30 @@ async def _complete(name: str, directory: Path, progress: Progress) -> None:
     contexts.write(directory / "kubeconfig", content)
     if not record.control_plane_only:
         layout = configuration.node_layout(name, _network(record), Path())
+        started = datetime.fromtimestamp((directory / "node-init.json").stat().st_mtime, UTC)
         await _apply(objects.manifests(layout), directory / "kubeconfig")
-        await until("the node", lambda: api.node_ready(layout.node_name), _NODE_BOUND)
+        await until("the node", lambda: api.node_ready(layout.node_name, started), _NODE_BOUND)
         dns_port, registry_port = configuration.DNS_READY_PORT, configuration.REGISTRY_PORT
         await until("DNS", lambda: http_ready(record.address, dns_port, "/ready"), _NODE_BOUND)
         await until("the registry", lambda: http_ready(record.address, registry_port, "/v2/"), _NODE_BOUND)
     # Without it, a pod that somebody makes right away would be refused.
     await until("the default service account", lambda: api.exists(_DEFAULT_ACCOUNT), _NODE_BOUND)
-    contexts.add(record.kubeconfig, content)
+    _offer(directory, record, content)
+
+
+def _offer(directory: Path, record: Record, content: dict[str, Any]) -> None:
+    """Add the context to the user's kubeconfig, remembering the file before anything is written to it."""
+    path = user_kubeconfig().absolute()
+    others = tuple(known for known in record.kubeconfigs if known != path)
+    replace(record, kubeconfigs=(path, *others)).write(directory)
+    contexts.add(path, content)
+
+
+def _shown_kubeconfig(record: Record | None) -> Path:
+    """The file to find the context in: the user's present one if it is there, else where it was added last."""
+    present = user_kubeconfig().absolute()
+    known = record.kubeconfigs if record else ()
+    return present if present in known or not known else known[0]
 
 
 def _network(record: Record) -> allocation.Network:
@@ -330,7 +352,9 @@ async def _remove_cgroups(name: str, cgroup: str) -> None:
     deadline = asyncio.get_running_loop().time() + _CGROUP_BOUND
     while left := node.remove_cgroups(cgroup):
         if asyncio.get_running_loop().time() > deadline:
-            raise PartlyDone(f"cluster {name} is not deleted entirely", why=f"in use: {', '.join(map(str, left))}")
+            raise PartlyDone(
+                f"cgroup folders of cluster {name} cannot be removed", why=f"in use: {', '.join(map(str, left))}"
+            )
         await asyncio.sleep(0.1)
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sandbox.cluster.providers.embedded.programs import SYSTEM_PATH
-from sandbox.cluster.providers.subprocesses import run_checked
+from sandbox.cluster.providers.subprocesses import run
 from sandbox.model.errors import OperationFailed
 
 # struct flock of Linux: type, whence, start, length, pid.
@@ -51,13 +51,17 @@ def _locked_by(path: Path) -> int | None:
     return None if kind == fcntl.F_UNLCK else int(pid)
 
 
+async def end_remainder(directory: Path) -> None:
+    """Wait until the kernel has ended what an earlier, killed holder left."""
+    await _end(lambda: _remainder(directory), signal.SIGKILL)
+
+
 async def start(directory: Path, node_init: Path) -> None:
     """Start node-init so that it outlives this process, and wait until it holds the cluster.
 
     Raises:
         OperationFailed: it ended at once; its own words are in the error.
     """
-    await _end(lambda: _remainder(directory), signal.SIGKILL)  # of an earlier holder that was killed
     log = directory / "logs" / "node-init.log"
     log.parent.mkdir(exist_ok=True, mode=0o700)
     before = log.stat().st_size if log.exists() else 0
@@ -123,8 +127,12 @@ def failures(directory: Path, count: int = 8) -> str:
 
 async def remove_link(name: str) -> None:
     """Remove a network interface of the host, if it is there."""
-    if Path("/sys/class/net", name).exists():
-        await run_checked(["ip", "link", "delete", name], f"the interface {name} cannot be removed", timeout=20)
+    here = Path("/sys/class/net", name)
+    if not here.exists():
+        return
+    finished = await run(["ip", "link", "delete", name], timeout=20)
+    if finished.code != 0 and here.exists():  # it goes by itself with the node's network namespace
+        raise OperationFailed(f"the interface {name} cannot be removed", why=finished.last_lines())
 
 
 def remove_cgroups(name: str, root: Path = Path("/sys/fs/cgroup")) -> list[Path]:

@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,28 @@ class Api:
         """Empty when the object is there."""
         return _not_ok(self.get, path)
 
-    def node_ready(self, node: str) -> str:
-        """Empty when the node reports Ready, else the kubelet's reason."""
+    def node_ready(self, node: str, since: datetime) -> str:
+        """Empty when the node has reported Ready since it was started, else the kubelet's reason."""
         try:
             status, body = self.get(f"/api/v1/nodes/{node}")
         except OSError as error:
             return str(error)
         if status != 200:
             return f"node {node}: HTTP {status}"
-        conditions: list[dict[str, Any]] = json.loads(body).get("status", {}).get("conditions", [])
-        ready = next((c for c in conditions if c["type"] == "Ready"), None)
-        if ready is None:
-            return "the kubelet has not reported yet"
-        return "" if ready["status"] == "True" else str(ready.get("message") or ready.get("reason"))
+        return not_ready(json.loads(body), since)
+
+
+def not_ready(node: dict[str, Any], since: datetime) -> str:
+    """Why a Node object does not count as ready; empty when it does.
+
+    Args:
+        since: when the node was started. What the API server still has from before says nothing.
+    """
+    conditions = node.get("status", {}).get("conditions", [])
+    ready = next((c for c in conditions if c["type"] == "Ready"), None)
+    if ready is None or datetime.fromisoformat(ready["lastHeartbeatTime"]) < since.replace(microsecond=0):
+        return "the kubelet has not reported yet"
+    return "" if ready["status"] == "True" else str(ready.get("message") or ready.get("reason"))
 
 
 def http_ready(address: str, port: int, path: str) -> str:

@@ -1,0 +1,82 @@
+// Command probe is the program of the smallest image that can tell whether a
+// cluster's network, names and storage work.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+)
+
+func main() {
+	commands := map[string]func([]string) error{
+		"resolve": resolve, "write": write, "read": read, "serve": serve, "get": get, "sleep": sleep,
+		"crash": crash, "environment": environment,
+	}
+	command, known := commands[os.Args[1]]
+	if !known {
+		fmt.Fprintln(os.Stderr, "unknown command", os.Args[1])
+		os.Exit(2)
+	}
+	if err := command(os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func resolve(arguments []string) error {
+	limit, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	addresses, err := net.DefaultResolver.LookupHost(limit, arguments[0])
+	fmt.Println(strings.Join(addresses, " "))
+	return err
+}
+
+func write(arguments []string) error {
+	return os.WriteFile(arguments[0], []byte(arguments[1]), 0o644)
+}
+
+func read(arguments []string) error {
+	content, err := os.ReadFile(arguments[0])
+	fmt.Println(string(content))
+	return err
+}
+
+func serve(arguments []string) error {
+	http.HandleFunc("/", func(answer http.ResponseWriter, _ *http.Request) {
+		name, _ := os.Hostname()
+		fmt.Fprint(answer, name)
+	})
+	return http.ListenAndServe(":"+arguments[0], nil)
+}
+
+func get(arguments []string) error {
+	client := http.Client{Timeout: 5 * time.Second}
+	answer, err := client.Get(arguments[0])
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(os.Stdout, answer.Body)
+	return err
+}
+
+func sleep([]string) error {
+	time.Sleep(time.Hour)
+	return nil
+}
+
+func crash(arguments []string) error {
+	return errors.New(strings.Join(arguments, " "))
+}
+
+func environment([]string) error {
+	fmt.Println(strings.Join(os.Environ(), "\n"))
+	return nil
+}
