@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +33,7 @@ def list_(common: Common, output_format: Output = Format.TABLE) -> None:
         Column("NETWORK", lambda p: p.network, wide=True),
         Column("DESCRIPTION", lambda p: p.description),
     ]
-    output.show_list(list(profiles.values()), columns, output_format, name=lambda p: p.name)
+    output.show_list(list(profiles.values()), columns, output_format, name=lambda p: p.name, data=_as_written)
 
 
 @app.command()
@@ -49,7 +49,12 @@ def show(
     if output_format is Format.NAME:
         output.write(profile.name)
     else:
-        output.show_data(profile, Format.JSON if output_format is Format.JSON else Format.YAML)
+        output.show_data(_as_written(profile), Format.JSON if output_format is Format.JSON else Format.YAML)
+
+
+def _as_written(profile: QuotaProfile) -> dict[str, Any]:
+    """A profile as its file says it: what is shown can be changed and kept as a profile of one's own."""
+    return profile.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def _profiles() -> dict[str, QuotaProfile]:
