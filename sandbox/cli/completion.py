@@ -33,13 +33,13 @@ def complete_owners(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_services(ctx: typer.Context, incomplete: str) -> list[str]:
     """Services of the sandbox that the command is about."""
-    from sandbox.provision import inspect
+    from sandbox.provision import contents, inspect
 
     given = ctx.params.get("sandbox") or ctx.params.get("namespace")
 
     async def services(cluster: Any) -> list[str]:
         sandbox = await inspect.find_sandbox(cluster, given or await inspect.default_sandbox_name(cluster))
-        return await inspect.service_names(cluster, sandbox)
+        return await contents.service_names(cluster, sandbox)
 
     return _matching(ctx, incomplete, services)
 

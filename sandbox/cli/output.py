@@ -29,7 +29,15 @@ NONE = "<none>"
 _GAP = "   "
 # C0 and C1 controls, DEL, and the Unicode controls that reorder text (Trojan Source) or are line ends to some readers.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_ANSI = {"red": "31", "green": "32", "yellow": "33", "grey": "90", "bold": "1"}
+_ANSI = {
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "magenta": "35",
+    "cyan": "36",
+    "grey": "90",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Column(Generic[T]):
     Attributes:
         text: what a row shows; empty shows as ``<none>``.
         wide: whether it is shown with ``-o wide`` only.
-        colour: a colour's name (red, green, yellow, grey) for a row, or empty.
+        colour: a colour's name (red, green, yellow, …) for a row, or empty.
     """
 
     title: str
@@ -88,6 +96,16 @@ def write_bytes(data: bytes) -> None:
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise OutputClosed from None
+
+
+class Stdout:
+    """Standard output as a binary file, for what writes to one as it comes (``exec``)."""
+
+    def write(self, data: bytes, /) -> None:
+        write_bytes(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def show_list(

@@ -1,4 +1,4 @@
-"""provision/inspect.py, attribution.py and masking.py without a cluster."""
+"""provision/inspect.py, contents.py, status.py, attribution.py and masking.py without a cluster."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from sandbox.model.record import ChartLock, InventoryItem, Lock, Record, Service
 from sandbox.model.redaction import HIDDEN
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision.attribution import attribute
-from sandbox.provision.inspect import Filter, Inside, QuotaUse, door, endpoints, replicas, sort_sandboxes
+from sandbox.provision.contents import Inside, door, endpoints
+from sandbox.provision.inspect import Filter, sort_sandboxes
 from sandbox.provision.masking import masked_manifest, masked_record, scrubbed, secret_values
+from sandbox.provision.status import QuotaUse, replicas
 
 NOW = datetime(2030, 1, 31, 18, tzinfo=UTC)
 
@@ -215,7 +217,7 @@ class TestDoor:
 
     def test_the_service_called_as_the_service_comes_first(self) -> None:
         found = door(self.inside(a_service("admin", ("", 1)), a_service("web", ("http", 80), ("metrics", 9))), "web")
-        assert (found.target, found.port) == ("service/web", 80)
+        assert (str(found.target), found.port) == ("service/web", 80)
 
     def test_the_first_declared_port_is_the_default(self) -> None:
         inside = self.inside(a_service("web", ("metrics", 9), ("http", 80)), ports={"http": 80, "metrics": 9})
@@ -233,7 +235,7 @@ class TestDoor:
 
     def test_a_pod_where_there_is_no_service(self) -> None:
         pod = {**thing("Pod", "web-0"), "spec": {"containers": [{"ports": [{"containerPort": 8080, "name": "http"}]}]}}
-        assert door(self.inside(pod), "web").target == "pod/web-0"
+        assert door(self.inside(pod), "web").target.name == "web-0"
 
     def test_nothing_to_connect_to(self) -> None:
         with pytest.raises(InvalidInput, match="no port to connect to"):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sandbox.cli.output import Column
     from sandbox.cluster.client import Cluster
-    from sandbox.provision.inspect import SandboxStatus, ServiceStatus
+    from sandbox.provision.status import SandboxStatus, ServiceStatus
 
 _STATE_COLOURS = {"ready": "green", "progressing": "yellow", "failed": "red"}
 _WATCH_SECONDS = 2.0
@@ -52,7 +52,7 @@ async def _status(common: Common, selection: Selection, names: list[str], output
         single = len(names) < 2
 
         async def look() -> list[SandboxStatus]:
-            from sandbox.provision.inspect import status as status_of
+            from sandbox.provision.status import status as status_of
 
             return list(await asyncio.gather(*(status_of(cluster, sandbox) for sandbox in sandboxes)))
 

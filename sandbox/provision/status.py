@@ -1,0 +1,301 @@
+"""How a sandbox is: its services, why they are not ready, and what of its quota is used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from sandbox.cluster import objects, readiness
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.errors import NotFound
+from sandbox.cluster.readiness import Symptom
+from sandbox.model.errors import InvalidInput, OperationFailed, Refused
+from sandbox.model.failure import Finding
+from sandbox.model.objects import Manifest, ObjectRef
+from sandbox.model.quantities import parse_quantity
+from sandbox.model.sandbox import Sandbox
+from sandbox.provision.attribution import attribute
+from sandbox.provision.contents import (
+    KINDS,
+    WORKLOADS,
+    ServicePort,
+    by_service,
+    contents_of,
+    endpoints,
+    list_all,
+    newest_record,
+)
+
+if TYPE_CHECKING:
+    from sandbox.model.record import Record
+
+State = Literal["ready", "progressing", "failed"]
+
+_LISTED = frozenset(kind for _, kind in KINDS)
+# A namespace full of custom resources is looked at this far.
+_MOST_CUSTOM = 50
+
+
+@dataclass(frozen=True)
+class WorkloadStatus:
+    """One object that a service consists of.
+
+    Attributes:
+        object: such as ``deployment.apps/web``.
+        ready: how many replicas (completions of a Job) are there; None for what has none.
+        message: why it is not ready, in the cluster's words.
+    """
+
+    object: str
+    state: State
+    ready: int | None
+    desired: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """How one service is. ``name`` is empty for objects that belong to no service.
+
+    Attributes:
+        kind: chart, kustomize or manifests; empty where no record tells.
+        commit: that is deployed, all digits; empty where no record tells.
+        restarts: of all its containers together.
+    """
+
+    name: str
+    kind: str
+    commit: str
+    state: State
+    ready: int
+    desired: int
+    restarts: int
+    workloads: tuple[WorkloadStatus, ...]
+    findings: tuple[Finding, ...]
+    endpoints: tuple[ServicePort, ...]
+
+
+@dataclass(frozen=True)
+class QuotaUse:
+    """How much of one resource of the ResourceQuota is used, as Kubernetes writes quantities."""
+
+    resource: str
+    used: str
+    hard: str
+
+    @property
+    def share(self) -> float:
+        """0 to 1, or more where the quota was lowered later; 0 for a quota of nothing."""
+        hard = parse_quantity(self.hard)
+        return float(parse_quantity(self.used) / hard) if hard else 0.0
+
+
+@dataclass(frozen=True)
+class SandboxStatus:
+    """A sandbox, its services and its quota.
+
+    Attributes:
+        record_number: of the newest deployment; None: there is none yet, or we may not read it.
+        outcome: of that deployment: deployed or failed; ``failure`` says why.
+        now: the server's time when it was looked at.
+        notes: what could not be looked at.
+    """
+
+    sandbox: Sandbox
+    services: tuple[ServiceStatus, ...]
+    quota: tuple[QuotaUse, ...]
+    record_number: int | None
+    outcome: str
+    failure: str
+    now: datetime
+    notes: tuple[str, ...]
+
+
+async def status(cluster: Cluster, sandbox: Sandbox) -> SandboxStatus:
+    """Look at everything in a sandbox.
+
+    Raises:
+        OperationFailed: it is gone.
+        Refused: no permission to read its workloads.
+    """
+    async with asyncio.TaskGroup() as group:
+        namespace = group.create_task(objects.get(cluster, ObjectRef("", "v1", "Namespace", sandbox.namespace)))
+        record = group.create_task(newest_record(cluster, sandbox.namespace))
+        contents = group.create_task(contents_of(cluster, sandbox.namespace))
+        events = group.create_task(list_all(cluster, "v1", "Event", sandbox.namespace))
+        quotas = group.create_task(list_all(cluster, "v1", "ResourceQuota", sandbox.namespace))
+        now = group.create_task(cluster.server_time())
+    found = namespace.result()
+    if found is None:
+        raise OperationFailed(f"the sandbox {sandbox.name} is gone")
+    latest, note = record.result()
+    everything = [*contents.result(), *await _custom_resources(cluster, sandbox.namespace, latest)]
+    return SandboxStatus(
+        sandbox=Sandbox.of(found, cluster.context),
+        services=service_statuses(everything, events.result(), latest, now.result()),
+        quota=_quota(quotas.result()),
+        record_number=latest.number if latest else None,
+        outcome=latest.outcome if latest else "",
+        failure=latest.failure if latest else "",
+        now=now.result(),
+        notes=(note,) if note else (),
+    )
+
+
+async def _custom_resources(cluster: Cluster, namespace: str, record: Record | None) -> list[Manifest]:
+    """What the record names besides the built-in kinds."""
+    refs = {
+        item.ref
+        for service in (record.services if record else {}).values()
+        for item in service.inventory
+        if "." in item.group and not item.group.endswith(".k8s.io") and item.kind not in _LISTED
+    }
+    wanted = sorted(refs)[:_MOST_CUSTOM]
+    found = await asyncio.gather(*(_get_or_none(cluster, ref, namespace) for ref in wanted))
+    return [manifest for manifest in found if manifest is not None]
+
+
+async def _get_or_none(cluster: Cluster, ref: ObjectRef, namespace: str) -> Manifest | None:
+    if ref.namespace not in ("", namespace):
+        return None
+    try:
+        return await objects.get(cluster, ref)
+    except (NotFound, Refused, InvalidInput):
+        # Its definition has gone, or we may not see it.
+        return None
+
+
+def service_statuses(
+    contents: Sequence[Manifest], events: Sequence[Manifest], record: Record | None, now: datetime
+) -> tuple[ServiceStatus, ...]:
+    """How the services are, from the objects that are there. Pure."""
+    service_of = attribute(contents, record)
+    members = by_service(contents, service_of)
+    symptoms = _symptoms(contents, events, service_of, now)
+    found = []
+    for name in sorted({*members, *(record.services if record else ())}):
+        workloads = [_workload(m, readiness.status(m, now)) for m in members[name] if _counts(m)]
+        workloads += _missing(name, members[name], record)
+        if not name and not workloads:
+            continue
+        entry = record.services.get(name) if record else None
+        found.append(
+            ServiceStatus(
+                name=name,
+                kind=entry.lock.kind if entry else "",
+                commit=entry.lock.commit if entry else "",
+                state=_overall(workloads, stuck=any(final for _, final in symptoms[name])),
+                ready=sum(w.ready or 0 for w in workloads),
+                desired=sum(w.desired or 0 for w in workloads),
+                restarts=sum(_restarts(m) for m in members[name] if m["kind"] == "Pod"),
+                workloads=tuple(workloads),
+                findings=tuple(_distinct(finding for finding, _ in symptoms[name])),
+                endpoints=tuple(endpoints(name, members[name])),
+            )
+        )
+    return tuple(found)
+
+
+def _counts(manifest: Manifest) -> bool:
+    """Whether an object's readiness is its service's: not what another object answers for."""
+    if manifest["kind"] in ("ReplicaSet", "CronJob", "Service", "Ingress"):
+        return False
+    owners = manifest["metadata"].get("ownerReferences") or ()
+    return not any(owner.get("controller") for owner in owners)
+
+
+def _workload(manifest: Manifest, status: readiness.Status) -> WorkloadStatus:
+    ready, desired = replicas(manifest)
+    return WorkloadStatus(str(ObjectRef.of(manifest)), status.state, ready, desired, status.message)
+
+
+def replicas(manifest: Manifest) -> tuple[int | None, int | None]:
+    """How many replicas are ready and how many there shall be; (None, None) for what has no replicas."""
+    spec, state = manifest.get("spec") or {}, manifest.get("status") or {}
+    match manifest["kind"]:
+        case "Deployment" | "StatefulSet":
+            return state.get("readyReplicas", 0), spec.get("replicas", 1)
+        case "DaemonSet":
+            return state.get("numberReady", 0), state.get("desiredNumberScheduled", 0)
+        case "Job":
+            return state.get("succeeded", 0), spec.get("completions") or 1
+        case "Pod":
+            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in state.get("conditions") or ())
+            return int(ready), 1
+    return None, None
+
+
+def _missing(service: str, members: Sequence[Manifest], record: Record | None) -> list[WorkloadStatus]:
+    """Workloads that the record names and that are not there."""
+    entry = record.services.get(service) if record else None
+    present = {(m["kind"], m["metadata"]["name"]) for m in members}
+    kinds = {kind for _, kind in WORKLOADS}
+    return [
+        WorkloadStatus(str(item.ref), "failed", 0, None, "it was deployed and is not there any more")
+        for item in (entry.inventory if entry else ())
+        # A finished Job may delete itself (ttlSecondsAfterFinished).
+        if item.kind in kinds - {"Job"} and (item.kind, item.name) not in present
+    ]
+
+
+def _restarts(pod: Manifest) -> int:
+    state = pod.get("status") or {}
+    containers = [*(state.get("initContainerStatuses") or ()), *(state.get("containerStatuses") or ())]
+    return sum(int(container.get("restartCount", 0)) for container in containers)
+
+
+def _symptoms(
+    contents: Sequence[Manifest], events: Sequence[Manifest], service_of: Mapping[str, str], now: datetime
+) -> defaultdict[str, list[tuple[Finding, bool]]]:
+    """What is wrong with each service, and whether that has lasted too long to mend itself."""
+    by_uid = {m["metadata"]["uid"]: m for m in contents}
+    unready = {uid for uid, m in by_uid.items() if readiness.status(m, now).state != "ready"}
+    found: defaultdict[str, list[tuple[Finding, bool]]] = defaultdict(list)
+
+    def note(symptom: Symptom, service: str, began: datetime | None) -> None:
+        lasted = (now - (symptom.since or began or now)).total_seconds()
+        final = symptom.restarts > 0 if symptom.crash else lasted >= symptom.grace
+        found[service].append((symptom.finding, final))
+
+    for uid, manifest in by_uid.items():
+        service = service_of.get(uid, "")
+        began = readiness.time_of(manifest["metadata"].get("creationTimestamp"))
+        if manifest["kind"] == "Pod" and uid in unready:
+            for symptom in readiness.pod_symptoms(manifest, service):
+                note(symptom, service, began)
+            owners = {owner.get("uid") for owner in manifest["metadata"].get("ownerReferences") or ()}
+            # The failed tries of a Job that came through in the end are nobody's business.
+            failed = readiness.failed_pod_symptom(manifest, service, 2) if owners & unready else None
+            if failed:
+                note(failed, service, began)
+    for event in events:
+        uid = (event.get("involvedObject") or {}).get("uid", "")
+        if uid in unready:
+            for symptom in readiness.event_symptoms(event, service_of.get(uid, "")):
+                note(symptom, service_of.get(uid, ""), None)
+    return found
+
+
+def _overall(workloads: Sequence[WorkloadStatus], *, stuck: bool) -> State:
+    states = Counter(workload.state for workload in workloads)
+    if states["failed"] or (states["progressing"] and stuck):
+        return "failed"
+    return "progressing" if states["progressing"] else "ready"
+
+
+def _distinct(findings: Iterable[Finding]) -> Iterable[Finding]:
+    """One finding for the replicas that share it."""
+    return {(f.reason, f.message, f.container): f for f in reversed(list(findings))}.values()
+
+
+def _quota(quotas: Sequence[Manifest]) -> tuple[QuotaUse, ...]:
+    use = []
+    for quota in quotas:
+        state = quota.get("status") or {}
+        for resource, hard in sorted((state.get("hard") or {}).items()):
+            use.append(QuotaUse(resource, str((state.get("used") or {}).get(resource, "0")), str(hard)))
+    return tuple(use)
