@@ -17,6 +17,7 @@ import (
 func main() {
 	commands := map[string]func([]string) error{
 		"resolve": resolve, "write": write, "read": read, "serve": serve, "get": get, "sleep": sleep,
+		"cat": cat, "fail": fail,
 		"crash": crash, "environment": environment,
 	}
 	command, known := commands[os.Args[1]]
@@ -78,5 +79,18 @@ func crash(arguments []string) error {
 
 func environment([]string) error {
 	fmt.Println(strings.Join(os.Environ(), "\n"))
+	return nil
+}
+
+// cat gives back what it reads, byte by byte.
+func cat([]string) error {
+	_, err := io.Copy(os.Stdout, os.Stdin)
+	return err
+}
+
+// fail says its argument and ends with code 3.
+func fail(arguments []string) error {
+	fmt.Println(arguments[0])
+	os.Exit(3)
 	return nil
 }
