@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from sandbox.project.load import load_project
+
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 PLAIN = sorted(
     path for folder in ("data", "catalogue", "orders/values", "web/values") for path in (SHOP / folder).rglob("*.yaml")
@@ -69,14 +71,26 @@ def test_the_base_is_one_argument(path: Path) -> None:
     assert re.fullmatch(r"USER \d+:\d+", instructions[-1]), "a number: runAsNonRoot cannot check a name"
 
 
-def test_sandbox_files_name_what_is_there() -> None:
+@pytest.mark.parametrize("path", SANDBOX_FILES, ids=lambda path: str(path.relative_to(SHOP)))
+def test_sandbox_files_are_accepted(path: Path) -> None:
+    loaded = load_project(path.parent, name_hint="unused", allow_unknown_needs=False)
+    assert loaded.source == "file"
+    assert loaded.project.project == "shop"
+
+
+def test_sandbox_files_name_what_is_there_in_every_environment() -> None:
     for path in SANDBOX_FILES:
-        content = documents(path)[0]
-        for name, service in content["services"].items():
+        for name, service in services_of(path).items():
+            root = path.parent / service.get("source", {}).get("repo", ".")
             for wanted in paths_of(service):
                 for environment in ("dev", "qa"):
-                    there = path.parent / wanted.replace("${SANDBOX_ENV}", environment)
+                    there = root / wanted.replace("${SANDBOX_ENV}", environment)
                     assert there.exists(), f"{path}: {name}: {wanted}"
+
+
+def services_of(path: Path) -> dict[str, dict[str, Any]]:
+    services: dict[str, dict[str, Any]] = documents(path)[0]["services"]
+    return services
 
 
 def paths_of(service: dict[str, Any]) -> Iterator[str]:
@@ -90,17 +104,18 @@ def paths_of(service: dict[str, Any]) -> Iterator[str]:
         yield f"{image['build']['context']}/Containerfile"
 
 
-def test_one_service_is_the_same_in_both_layouts() -> None:
-    """A folder's own sandbox.yaml says of its services what the whole shop's does, but for the folder's name."""
-    whole = documents(SHOP / "sandbox.yaml")[0]["services"]
-    seen = set()
+def test_every_layout_says_the_same_of_a_service() -> None:
+    """A folder's own sandbox.yaml says of each service what the whole shop's does, but for where it is."""
+    whole = services_of(SHOP / "sandbox.yaml")
     for folder in ("catalogue", "data", "orders", "web"):
-        for name, service in documents(SHOP / folder / "sandbox.yaml")[0]["services"].items():
-            if "source" in service:
-                continue
-            assert without_folder(whole[name], folder) == without_folder(service, folder), name
-            seen.add(name)
-    assert seen == set(whole)
+        for name, service in services_of(SHOP / folder / "sandbox.yaml").items():
+            source = service.pop("source", None)
+            home = source["repo"].removeprefix("../") if source else folder
+            assert source in (None, {"repo": f"../{home}", "ref": "main"})
+            assert without_folder(whole[name], home) == without_folder(service, home), f"{folder}: {name}"
+    assert set(services_of(SHOP / "web" / "sandbox.yaml")) == set(whole), (
+        "web can be brought up from its repository alone"
+    )
 
 
 def without_folder(value: Any, folder: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -107,9 +108,10 @@ def test_same_commits_whatever_the_user_s_configuration(made: Path, tmp_path: Pa
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    assert make_repositories(tmp_path).returncode == 0
-    return tmp_path
+def own(made: Path, tmp_path: Path) -> Path:
+    """Repositories that the test may change."""
+    shutil.copytree(made, tmp_path / "own", symlinks=True)
+    return tmp_path / "own"
 
 
 def test_again_changes_nothing(own: Path) -> None:
