@@ -18,7 +18,8 @@ LARGEST_INDEX = 65_536
 DEEPEST = 30
 
 _HINT = "as helm's --set: service.path.to.key=value, further ones after a comma"
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+# What begins with a zero stays text (it may be a commit or a telephone number); longer ones are no 64-bit integers.
+_INTEGER = re.compile(r"0|[-+][0-9]{1,19}|[1-9][0-9]{0,18}", re.ASCII)
 _Path = list[str | int]
 
 
@@ -119,10 +120,8 @@ class _Scanner:
         if self._text[self._at : self._at + 1] == "{":
             self._at += 1
             return self._list()
-        start = self._at
         text, _ = self._until(",")
-        # An escaped value is text, as it was written to be.
-        return text if "\\" in self._text[start : self._at] else _typed(text)
+        return _typed(text)
 
     def _list(self) -> list[Any]:
         items: list[Any] = []
@@ -130,8 +129,8 @@ class _Scanner:
             text, end = self._until(",}")
             if not end:
                 raise self._wrong("a list is not closed by }")
-            if text or end == "," or items:
-                items.append(_typed(text))
+            # An empty list is one of an empty text, as it is for Helm.
+            items.append(_typed(text))
             if end == "}":
                 if self._next() not in ("", ","):
                     raise self._wrong("a list is followed by something else than a comma")
@@ -160,27 +159,32 @@ class _Scanner:
 
 def _typed(text: str) -> Any:
     known: dict[str, bool | None] = {"true": True, "false": False, "null": None}
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if text in known:
-        return known[text]
-    # Longer ones are no 64-bit integers; Helm leaves them as text.
-    if _INTEGER.fullmatch(text) and len(text) < 19:
+    if text.lower() in known:
+        return known[text.lower()]
+    if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
         return int(text)
     return text
 
 
 def _put(node: Any, path: _Path, value: Any, text: str) -> Any:
-    """The node with a value put at a path; what is in the way is replaced, as Helm does."""
+    """The node with a value put at a path; lists are filled up with nulls.
+
+    Raises:
+        InvalidInput: something else than a mapping or list is in the way.
+    """
     if not path:
         return value
     key, *rest = path
     if isinstance(key, int):
-        items = node if isinstance(node, list) else []
+        if not isinstance(node, list | None):
+            raise InvalidInput(f"--set {text!r} cannot be read", why=f"[{key}] is put into what is no list")
+        items = list(node or ())
         items += [None] * (key + 1 - len(items))
         items[key] = _put(items[key], rest, value, text)
         return items
-    mapping = node if isinstance(node, dict) else {}
+    if not isinstance(node, dict | None):
+        raise InvalidInput(f"--set {text!r} cannot be read", why=f"{key!r} is put into what has no keys")
+    mapping = dict(node or {})
     mapping[key] = _put(mapping.get(key), rest, value, text)
     return mapping
 
