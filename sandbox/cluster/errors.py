@@ -127,7 +127,7 @@ def from_response(status: int, body: bytes, *, method: str, path: str, retry_aft
     reason = str(answer.get("reason") or "")
     message = str(answer.get("message") or "") or body.decode(errors="replace").strip()[:500] or f"HTTP {status}"
     if _SECRET_PATH.search(path):
-        message = _QUOTED_VALUE.sub(r"\1(hidden)", message)
+        message = hide_values(message)
     details = answer.get("details")
     causes = tuple(c for c in (details.get("causes") or ()) if isinstance(c, Mapping)) if details else ()
     kind = _kind(status, reason, message, causes)
@@ -140,6 +140,11 @@ def from_response(status: int, body: bytes, *, method: str, path: str, retry_aft
         causes=causes,
         retry_after=_seconds(retry_after, details or {}),
     )
+
+
+def hide_values(message: str) -> str:
+    """A message of field errors, without the values that they refuse."""
+    return _QUOTED_VALUE.sub(r"\1(hidden)", message)
 
 
 def _kind(status: int, reason: str, message: str, causes: tuple[Mapping[str, Any], ...]) -> type[FromServer]:

@@ -1,0 +1,107 @@
+"""pyhelm3's command with its one dangerous part replaced: how Helm is run.
+
+pyhelm3 runs ``sh -c``: a cancelled Helm went on for a minute, because the signal reached the shell only. Here it
+is an argv, in a process group of its own, that ends with us. A module of its own because importing pyhelm3 takes
+half a second, which only those who run Helm are to wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyhelm3
+from pyhelm3 import errors
+
+# Helm marks the release as failed when it is told to end; a request or two.
+_GRACE_S = 5.0
+# Flags and environment of Helm name another cluster or storage than the one that is meant.
+_OVERRIDES = ("HELM_KUBE", "HELM_NAMESPACE", "HELM_DRIVER", "HELM_DEBUG")
+_PR_SET_PDEATHSIG = 1
+
+
+class HelmCommand(pyhelm3.Command):  # type: ignore[misc]
+    """Runs Helm without a shell.
+
+    Args:
+        force_conflicts: take over fields that somebody changed by hand, as Helm 3 did (Helm 4 applies server-side
+            and refuses otherwise).
+    """
+
+    def __init__(self, *, executable: Path, kubeconfig: Path, context: str, force_conflicts: bool) -> None:
+        super().__init__(executable=str(executable), kubeconfig=kubeconfig, kubecontext=context)
+        self._force_conflicts = force_conflicts
+
+    def argv(self, command: list[Any]) -> list[str]:
+        """The whole command line. Values never are in it: they go to Helm's standard input."""
+        forced = self._force_conflicts and command[0] in ("upgrade", "rollback")
+        return [
+            self._executable,
+            *(str(part) for part in command),
+            *(["--force-conflicts"] if forced and "--force-conflicts" not in command else []),
+            "--kubeconfig",
+            str(self._kubeconfig),
+            "--kube-context",
+            str(self._kubecontext),
+        ]
+
+    async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
+        """Run Helm and return what it puts out.
+
+        Raises:
+            pyhelm3.errors.Error: it failed; its own words are in ``stderr``.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *self.argv(command),
+            stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=helm_environment(),
+            start_new_session=True,
+            preexec_fn=_end_with_parent(),
+        )
+        try:
+            stdout, stderr = await process.communicate(input)
+        finally:
+            if process.returncode is None:
+                await _end(process)
+        code = process.returncode or 0
+        if code != 0:
+            raise errors.Error(code, stdout, stderr)
+        return stdout
+
+
+def helm_environment() -> dict[str, str]:
+    """Helm's environment: ours, without what would lead it to another cluster or storage."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OVERRIDES)}
+    return {**environment, "HELM_DRIVER": "secret"}
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End Helm: politely, so that it unlocks its release; then not."""
+    for sent, patience in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), patience)
+            return
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """What a child does first so that it ends when we are killed (Linux): else Helm would go on, and a second
+    ``up`` run against it."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def ask_for_a_signal() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return ask_for_a_signal
