@@ -18,7 +18,7 @@ func main() {
 	commands := map[string]func([]string) error{
 		"resolve": resolve, "write": write, "read": read, "serve": serve, "get": get, "sleep": sleep,
 		"cat": cat, "fail": fail,
-		"crash": crash, "environment": environment,
+		"crash": crash, "environment": environment, "wait": wait,
 	}
 	command, known := commands[os.Args[1]]
 	if !known {
@@ -71,6 +71,12 @@ func get(arguments []string) error {
 func sleep([]string) error {
 	time.Sleep(time.Hour)
 	return nil
+}
+
+func wait(arguments []string) error {
+	duration, err := time.ParseDuration(arguments[0])
+	time.Sleep(duration)
+	return err
 }
 
 func crash(arguments []string) error {
