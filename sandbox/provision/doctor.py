@@ -157,7 +157,7 @@ async def examine(
             checks += await _inside(cluster, settings, project)
             registry = registry or await _local_registry(cluster)
     chosen = builder or (images.builder if images.builder != "auto" else settings.builder or "auto")
-    checks += [await asyncio.to_thread(_builder, chosen), await _registry(registry)]
+    checks += [await _builder(chosen, project), await _registry(registry)]
     checks.append(await asyncio.to_thread(_profiles, settings, project, root))
     return checks
 
@@ -222,12 +222,19 @@ def _project(root: Path | None) -> tuple[LoadedProject | None, Check]:
     return loaded, Check("project", Verdict.OK, f"{loaded.project.project}: {services} ({how})")
 
 
-def _builder(preferred: str) -> Check:
-    try:
-        found = builders.detect(preferred)
-    except SandboxError as error:
-        return _failed("builder", error)
-    return Check("builder", Verdict.OK, str(found))
+async def _builder(preferred: str, project: LoadedProject | None) -> Check:
+    """What builds images; that there is nothing is a failure only for a project whose images are built."""
+    found = await builders.detect(preferred)
+    if found.builder is not None or preferred == "none":
+        return Check("builder", Verdict.OK, found.reason)
+    services = project.project.services.values() if project else ()
+    builds = any(image.build for service in services for image in service.images)
+    return Check(
+        "builder",
+        Verdict.FAIL if builds else Verdict.WARN,
+        found.reason,
+        "install docker, buildah or podman, or let CI build (images.builder: none)",
+    )
 
 
 async def _registry(registry: str | None) -> Check:
