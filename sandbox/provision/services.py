@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any, Never
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
@@ -146,7 +147,7 @@ async def _install_chart(
     return service.record(manifests, revision)
 
 
-async def _with_findings(error: SandboxError, failures: asyncio.Future[None]) -> SandboxError:
+async def _with_findings(error: SandboxError, failures: asyncio.Future[Never]) -> SandboxError:
     """What the cluster says of a failed hook tells more than Helm's "job failed"; give it a moment to be seen."""
     if isinstance(error, NotReady):
         return error
@@ -161,7 +162,7 @@ async def _with_findings(error: SandboxError, failures: asyncio.Future[None]) ->
     return error
 
 
-async def _end(*tasks: asyncio.Future[object]) -> None:
+async def _end(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
