@@ -57,7 +57,7 @@ def product_card(product: dict[str, object]) -> str:
   <form method="post" action="/cart">
     <input type="hidden" name="sku" value="{escape(str(product["sku"]))}">
     <span class="price">{escape(money(product["price_cents"], product["currency"]))}</span>
-    <button>Add to cart</button>
+    <button aria-label="Add {escape(name)} to the cart">Add</button>
   </form>
 </article>"""
 
