@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sandbox.cli.options import Common, Selection
+from sandbox.cli.reporter import command_line, say
 
 if TYPE_CHECKING:
     from sandbox.cluster.client import Cluster
@@ -25,3 +26,11 @@ async def chosen(cluster: Cluster, common: Common, selection: Selection, name: s
         prefix = common.target().namespace_prefix
         given = await inspect.default_sandbox_name(cluster, owner=selection.owner, prefix=prefix)
     return await inspect.find_sandbox(cluster, given)
+
+
+def same_as(common: Common, cluster: Cluster, *arguments: str, namespace: str = "") -> None:
+    """With ``-v``, say the kubectl command that does the same."""
+    if common.verbose:
+        kubeconfig = ("--kubeconfig", str(common.kubeconfig)) if common.kubeconfig else ()
+        where = ("-n", namespace) if namespace else ()
+        say(command_line(["kubectl", *kubeconfig, "--context", cluster.context, *where, *arguments]), colour="grey")

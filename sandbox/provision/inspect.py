@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,9 @@ from sandbox.model.names import slug
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
 from sandbox.provision.identity import display_name
+
+# RFC 1123 label: what a sandbox and a namespace can be called.
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ async def find_sandbox(cluster: Cluster, name: str) -> Sandbox:
         Refused: that namespace is not a sandbox, or no permission to look.
     """
     by_label: list[Manifest] = []
-    if slug(name) == name:
+    if _LABEL.fullmatch(name):
         selector = f"{labels.SELECTOR},{labels.NAME}={name}"
         try:
             by_label = [ns async for ns in objects.list_(cluster, "v1", "Namespace", label_selector=selector)]
@@ -170,8 +174,8 @@ async def find_sandbox(cluster: Cluster, name: str) -> Sandbox:
 
 async def _by_namespace(cluster: Cluster, name: str) -> Manifest:
     namespace = None
-    # Kubernetes itself says so of any other name, in more words.
-    if slug(name) == name or name.replace("-", "").isalnum():
+    # No namespace can be called otherwise.
+    if _LABEL.fullmatch(name):
         namespace = await objects.get(cluster, ObjectRef("", "v1", "Namespace", name))
     if namespace is None:
         raise NotFound(f"there is no sandbox {name} in {cluster.context}", hint=await _near(cluster, name), status=404)

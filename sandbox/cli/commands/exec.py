@@ -55,7 +55,7 @@ async def _exec(
 ) -> int:
     from contextlib import nullcontext
 
-    from sandbox.cli.connect import chosen
+    from sandbox.cli.connect import chosen, same_as
     from sandbox.cli.output import Stdout
     from sandbox.cli.terminal import raw_terminal, stdin_chunks, terminal_sizes
     from sandbox.cluster.client import Cluster
@@ -66,12 +66,15 @@ async def _exec(
         sandbox = await chosen(cluster, common, selection)
         pods = (await inside(cluster, sandbox)).pods(service)
         pod = choose_pod(pods, service, pod_name)
+        name, container = pod["metadata"]["name"], choose_container(pod, container)
+        flags = (*(("-i",) if stdin else ()), *(("-t",) if tty else ()), "-c", container)
+        same_as(common, cluster, "exec", name, *flags, "--", *command, namespace=sandbox.namespace)
         with raw_terminal() if tty else nullcontext():
             return await execute(
                 cluster,
                 sandbox.namespace,
-                pod["metadata"]["name"],
-                choose_container(pod, container),
+                name,
+                container,
                 command,
                 stdin=stdin_chunks() if stdin else None,
                 tty=tty,

@@ -36,14 +36,16 @@ def history(
 
 
 async def _history(common: Common, selection: Selection, name: str | None, output: Format) -> None:
-    from sandbox.cli.connect import chosen
+    from sandbox.cli.connect import chosen, same_as
     from sandbox.cli.output import show_list
     from sandbox.cli.reporter import say
     from sandbox.cluster.client import Cluster
+    from sandbox.model.labels import RECORD_TYPE
     from sandbox.provision.records import load_records
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         sandbox = await chosen(cluster, common, selection, name)
+        same_as(common, cluster, "get", "secrets", f"--field-selector=type={RECORD_TYPE}", namespace=sandbox.namespace)
         found = await load_records(cluster, sandbox.namespace)
         now = await cluster.server_time()
     if not found and output in (Format.TABLE, Format.WIDE):

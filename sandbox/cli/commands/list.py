@@ -157,11 +157,14 @@ async def _list(
 
 
 async def _in_context(common: Common, place: str | None, owner: str | None, wanted: Filter) -> list[Sandbox]:
+    from sandbox.cli.connect import same_as
     from sandbox.cluster.client import Cluster
     from sandbox.provision.inspect import list_sandboxes
 
     async with Cluster.connect(place, common.kubeconfig) as cluster:
-        return await list_sandboxes(cluster, await _of_owner(cluster, owner, wanted))
+        wanted = await _of_owner(cluster, owner, wanted)
+        same_as(common, cluster, "get", "namespaces", "-l", wanted.selector())
+        return await list_sandboxes(cluster, wanted)
 
 
 async def _of_owner(cluster: Cluster, owner: str | None, wanted: Filter) -> Filter:
@@ -176,6 +179,7 @@ async def _watch(common: Common, places: list[str | None], owner: str | None, wa
     """Print a row for each sandbox, then one for each change, as kubectl does."""
     import asyncio
 
+    from sandbox.cli.connect import same_as
     from sandbox.cluster.client import Cluster
     from sandbox.provision.inspect import watch_sandboxes
 
@@ -183,7 +187,9 @@ async def _watch(common: Common, places: list[str | None], owner: str | None, wa
 
     async def one(place: str | None) -> None:
         async with Cluster.connect(place, common.kubeconfig) as cluster:
-            async for _, sandbox in watch_sandboxes(cluster, await _of_owner(cluster, owner, wanted)):
+            mine = await _of_owner(cluster, owner, wanted)
+            same_as(common, cluster, "get", "namespaces", "-l", mine.selector(), "--watch")
+            async for _, sandbox in watch_sandboxes(cluster, mine):
                 table.show(sandbox)
 
     async with asyncio.TaskGroup() as group:

@@ -66,7 +66,7 @@ async def _logs(
     timestamps: bool,
     prefix: bool | None,
 ) -> None:
-    from sandbox.cli.connect import chosen
+    from sandbox.cli.connect import chosen, same_as
     from sandbox.cli.output import write
     from sandbox.cli.reporter import say
     from sandbox.cluster import pods
@@ -77,6 +77,15 @@ async def _logs(
         sandbox = await chosen(cluster, common, selection)
         found = await inside(cluster, sandbox)
         known = found.pods(service)[::-1]
+        given = (
+            *(("--follow",) if follow else ()),
+            *(("--previous",) if previous else ()),
+            *((f"--tail={tail}",) if tail is not None else ()),
+            *((f"--since={int(since.total_seconds())}s",) if since else ()),
+            *((f"--container={container}",) if container else ("--all-containers",)),
+        )
+        for pod in known:
+            same_as(common, cluster, "logs", pod["metadata"]["name"], *given, namespace=sandbox.namespace)
         several = follow or sum(len(_containers(pod)) for pod in known) > 1
         lines = pods.logs(
             cluster,

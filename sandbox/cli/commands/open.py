@@ -54,7 +54,7 @@ async def _open(
 ) -> None:
     import asyncio
 
-    from sandbox.cli.connect import chosen
+    from sandbox.cli.connect import chosen, same_as
     from sandbox.cli.output import write
     from sandbox.cli.reporter import say
     from sandbox.cluster.client import Cluster
@@ -69,6 +69,8 @@ async def _open(
         there = door(await inside(cluster, sandbox), service, port)
         chosen_scheme = scheme or ("https" if there.port == 443 or there.port_name == "https" else "http")
         here = 0 if check is not None else free_port(address, there.port)
+        ports = f"{here or ''}:{there.port}"
+        same_as(common, cluster, "port-forward", str(there.target), ports, namespace=sandbox.namespace)
         async with port_forward(cluster, sandbox.namespace, there.target, here, there.port, address=address) as opened:
             base = f"{chosen_scheme}://{shown_address(address)}:{opened}"
             if check is not None:

@@ -44,7 +44,7 @@ async def _port_forward(common: Common, selection: Selection, service: str, port
     import asyncio
     from contextlib import AsyncExitStack
 
-    from sandbox.cli.connect import chosen
+    from sandbox.cli.connect import chosen, same_as
     from sandbox.cli.output import write
     from sandbox.cluster.client import Cluster
     from sandbox.cluster.pods import port_forward as forward
@@ -58,6 +58,8 @@ async def _port_forward(common: Common, selection: Selection, service: str, port
         for local, remote in wanted or defaults:
             there = door(found, service, remote)
             here = free_port(address, there.port) if local is None else local
+            shown = f"{here or ''}:{there.port}"
+            same_as(common, cluster, "port-forward", str(there.target), shown, namespace=sandbox.namespace)
             opened = await stack.enter_async_context(
                 forward(cluster, sandbox.namespace, there.target, here, there.port, address=address)
             )

@@ -43,13 +43,16 @@ def status(
 async def _status(common: Common, selection: Selection, names: list[str], output: Format, watch: bool) -> None:
     import asyncio
 
-    from sandbox.cli.connect import chosen
+    from sandbox.cli.connect import chosen, same_as
     from sandbox.cluster.client import Cluster
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         wanted: list[str | None] = [*names] or [None]
         sandboxes = [await chosen(cluster, common, selection, name) for name in wanted]
         single = len(names) < 2
+        for sandbox in sandboxes:
+            kinds = "all,pvc,ingress,resourcequota,events"
+            same_as(common, cluster, "get", kinds, namespace=sandbox.namespace)
 
         async def look() -> list[SandboxStatus]:
             from sandbox.provision.status import status as status_of
