@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -99,4 +100,68 @@ func fail(arguments []string) error {
 	fmt.Println(arguments[0])
 	os.Exit(3)
 	return nil
+}
+
+// serveAfter serves (second argument: port) if a URL answers, and crashes if it does not yet.
+func serveAfter(arguments []string) error {
+	if err := get(arguments[:1]); err != nil {
+		return err
+	}
+	return serve(arguments[1:])
+}
+
+// eat uses memory until it is killed.
+func eat([]string) error {
+	var held [][]byte
+	for {
+		block := make([]byte, 1<<20)
+		for at := range block {
+			block[at] = byte(at)
+		}
+		held = append(held, block)
+		if len(held) > 1<<14 {
+			return errors.New("no limit was met")
+		}
+	}
+}
+
+func cat([]string) error {
+	_, err := io.Copy(os.Stdout, os.Stdin)
+	return err
+}
+
+func exit(arguments []string) error {
+	code, err := strconv.Atoi(arguments[0])
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "exiting with", code)
+	os.Exit(code)
+	return nil
+}
+
+// produce writes as many mebibytes as asked for: every byte value, again and again.
+func produce(arguments []string) error {
+	count, err := strconv.Atoi(arguments[0])
+	if err != nil {
+		return err
+	}
+	block := make([]byte, 1<<20)
+	for at := range block {
+		block[at] = byte(at)
+	}
+	for ; count > 0; count-- {
+		if _, err := os.Stdout.Write(block); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tick writes a numbered line every tenth of a second.
+func tick([]string) error {
+	for number := 0; ; number++ {
+		fmt.Println("tick", number)
+		time.Sleep(100 * time.Millisecond)
+	}
 }
