@@ -175,9 +175,7 @@ async def _http(
             retry=retry_if_exception_type(_Unexpected),
         ):
             with attempt:
-                async with pods.port_forward(
-                    cluster, namespace, f"service/{ref.name}", 0, port_number(target, port)
-                ) as local_port:
+                async with pods.port_forward(cluster, namespace, ref.name, 0, port_number(target, port)) as local_port:
                     await _expect(f"http://127.0.0.1:{local_port}", smoke)
     except RetryError as error:
         cause = str(error.last_attempt.exception())
