@@ -18,7 +18,7 @@ def repository_of(image: str) -> tuple[str, str]:
     archive is named after its file.
     """
     if is_path(image):
-        stem = re.sub(r"\.(tar|tgz|gz|oci)+$", "", Path(image).name.lower())
+        stem = re.sub(r"(\.(tar|tgz|gz|oci))+$", "", Path(image).name.lower())
         return re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "image", "latest"
     name, _, _ = image.partition("@")
     head, slash, tail = name.rpartition("/")

@@ -80,13 +80,18 @@ class Provider(Protocol):
         ...
 
 
+def is_name(name: str) -> bool:
+    """Whether a cluster can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def require_name(name: str) -> str:
     """A cluster's name: it becomes part of file, context and host names.
 
     Raises:
         InvalidInput: it is not lower-case letters, digits and dashes, at most 32.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidInput(
             f"{name!r} cannot be a cluster's name",
             why="1 to 32 lower-case letters, digits and dashes, beginning and ending with a letter or digit",

@@ -22,7 +22,7 @@ from sandbox.cluster.providers.embedded import allocation, build, certificates, 
 from sandbox.cluster.providers.embedded.configuration import Layout, Ports
 from sandbox.cluster.providers.embedded.readiness import Api, http_ready, wait
 from sandbox.cluster.providers.locks import held
-from sandbox.cluster.providers.model import BROKEN, RUNNING, STOPPED, ClusterInfo, Progress, require_name
+from sandbox.cluster.providers.model import BROKEN, RUNNING, STOPPED, ClusterInfo, Progress, is_name, require_name
 from sandbox.cluster.providers.places import state_dir, user_kubeconfig
 from sandbox.cluster.providers.subprocesses import direct_environment, run_checked
 from sandbox.model.errors import InvalidInput, OperationFailed, PartlyDone
@@ -112,24 +112,43 @@ async def create(name: str, *, control_plane_only: bool, install_packages: bool,
         if existing and existing.control_plane_only != control_plane_only:
             shape = "a control plane alone" if existing.control_plane_only else "a whole node"
             raise InvalidInput(f"cluster {name} exists and is {shape}", hint="delete it first, or take another name")
-        if node.holder(directory) is None:
-            await _start(name, directory, binaries, control_plane_only, progress)
         try:
-            await _complete(name, directory, progress)
-        except OperationFailed as error:
             if existing is None:
-                raise
-            progress(f"{error.what}; starting cluster {name} again")
-            await node.kill(directory)
-            await _start(name, directory, binaries, control_plane_only, progress)
-            await _complete(name, directory, progress)
+                await node.kill(directory)  # of a cluster whose record is damaged
+                await _bring_up(name, directory, binaries, control_plane_only, progress)
+            else:
+                await _mend(name, directory, binaries, control_plane_only, progress)
+        except OSError as error:
+            raise OperationFailed(f"cluster {name} cannot be created", why=str(error)) from error
         return await info(name)
+
+
+async def _mend(
+    name: str, directory: Path, binaries: build.Binaries, control_plane_only: bool, progress: Progress
+) -> None:
+    """Bring up a cluster that is recorded; one that runs and does not become ready is started again, once."""
+    try:
+        await _bring_up(name, directory, binaries, control_plane_only, progress)
+    except OperationFailed as error:
+        progress(f"{error.what}; starting cluster {name} again")
+        await node.kill(directory)
+        await _bring_up(name, directory, binaries, control_plane_only, progress)
+
+
+async def _bring_up(
+    name: str, directory: Path, binaries: build.Binaries, control_plane_only: bool, progress: Progress
+) -> None:
+    if node.holder(directory) is None:
+        await _start(name, directory, binaries, control_plane_only, progress)
+    await _complete(name, directory, progress)
 
 
 async def names() -> list[str]:
     """The names of all clusters, half-made ones too."""
     parent = state_dir() / "clusters"
-    return sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
+    if not parent.is_dir():
+        return []
+    return sorted(entry.name for entry in parent.iterdir() if entry.is_dir() and is_name(entry.name))
 
 
 async def info(name: str) -> ClusterInfo:
@@ -286,6 +305,7 @@ async def _complete(name: str, directory: Path, progress: Progress) -> None:
             alive=lambda: node.holder(directory) is not None,
             progress=progress,
             explain=lambda: node.failures(directory),
+            hint=f"all logs are in {directory / 'logs'}; after `sandbox cluster delete {name}` it can be made anew",
         )
 
     await until("the API server", api.ready, _API_BOUND)

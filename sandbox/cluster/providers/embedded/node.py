@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import select
 import signal
 import struct
@@ -119,10 +120,18 @@ async def _end(find: Callable[[], int | None], by: signal.Signals) -> bool:
 
 
 def failures(directory: Path, count: int = 8) -> str:
-    """The last lines that node-init wrote: which programs ended, and how."""
+    """The last lines that node-init wrote, and the last words of the program that ended last."""
+    said = _last_lines(directory / "logs" / "node-init.log", count)
+    ended = re.findall(r"([a-z-]+): ended after", "\n".join(said))
+    if ended:
+        said += [f"{ended[-1]}: {line}" for line in _last_lines(directory / "logs" / f"{ended[-1]}.log", 3)]
+    return "\n".join(said)
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
     with suppress(OSError):
-        return "\n".join((directory / "logs" / "node-init.log").read_text(errors="replace").splitlines()[-count:])
-    return ""
+        return path.read_text(errors="replace").splitlines()[-count:]
+    return []
 
 
 async def remove_link(name: str) -> None:

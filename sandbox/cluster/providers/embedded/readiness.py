@@ -82,6 +82,7 @@ async def wait(
     alive: Callable[[], bool],
     progress: Callable[[str], None],
     explain: Callable[[], str],
+    hint: str,
 ) -> None:
     """Wait until a check returns an empty text.
 
@@ -99,9 +100,10 @@ async def wait(
     started = loop.time()
     while reason := await asyncio.to_thread(check):
         if not alive():
-            raise OperationFailed(f"the cluster ended while waiting for {what}", why=explain())
+            raise OperationFailed(f"the cluster ended while waiting for {what}", why=explain(), hint=hint)
         if loop.time() - started > bound:
-            raise OperationFailed(f"{what} is not ready after {bound:.0f} s", why=f"{reason}\n{explain()}".strip())
+            why = f"{reason}\n{explain()}".strip()
+            raise OperationFailed(f"{what} is not ready after {bound:.0f} s", why=why, hint=hint)
         await asyncio.sleep(_POLL)
     progress(f"{what} is ready ({loop.time() - started:.1f} s)")
 
