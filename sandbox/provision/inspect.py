@@ -5,7 +5,6 @@ Nothing here writes, and nothing here imports what is slow to import: people and
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -131,17 +130,22 @@ async def default_sandbox_name(
         InvalidInput: not in a git repository, or its ``sandbox.yaml`` is wrong.
         Unreachable: the cluster does not say who we are.
     """
-    # GitPython and pydantic are slow to import, and not needed when a name is given.
+    # git and pydantic are slow to import, and not needed when a name is given.
     from sandbox.project.load import load_project
+    from sandbox.project.settings import load_settings
     from sandbox.provision.identity import identify
+    from sandbox.provision.sources import repository_name
     from sandbox.source import git
+    from sandbox.source.command import in_thread
 
     def local() -> tuple[str, str]:
         root = git.repository_root(folder or Path.cwd())
-        branch = git.current_branch(root) or git.resolve(root, None).sha[:12]
-        return load_project(root, name_hint=root.name).project.project, branch
+        commit = git.resolve(root, "HEAD")
+        loaded = load_project(root, name_hint=repository_name(commit.repo), allow_unknown_needs=True)
+        return loaded.project.project, git.current_branch(root) or commit.short
 
-    project, branch = await asyncio.to_thread(local)
+    project, branch = await in_thread(local)
+    owner = owner or load_settings().owner
     return (await identify(cluster, project=project, branch=branch, prefix=prefix, owner=owner)).name
 
 

@@ -159,7 +159,7 @@ async def make_plan(planner: Planner, request: UpRequest) -> Plan:
         project=sources.project.project,
         branch=sources.own.commit.branch or sources.own.commit.short,
         prefix=planner.target.namespace_prefix,
-        owner=request.owner,
+        owner=request.owner or planner.settings.owner,
         name=request.name,
     )
     before = await planner.records_of(identity)
