@@ -20,6 +20,7 @@ func main() {
 		"resolve": resolve, "write": write, "read": read, "serve": serve, "get": get, "sleep": sleep,
 		"cat": cat, "fail": fail,
 		"crash": crash, "environment": environment, "wait": wait,
+		"serve-after": serveAfter, "eat": eat, "exit": exit, "produce": produce, "tick": tick,
 	}
 	command, known := commands[os.Args[1]]
 	if !known {
@@ -123,11 +124,6 @@ func eat([]string) error {
 			return errors.New("no limit was met")
 		}
 	}
-}
-
-func cat([]string) error {
-	_, err := io.Copy(os.Stdout, os.Stdin)
-	return err
 }
 
 func exit(arguments []string) error {
