@@ -42,22 +42,31 @@ def apply_filters(
     files = {entry.path: entry for entry in entries if not entry.is_link and not entry.is_submodule}
     if not names or not files:
         return
-    for path, name in _filtered(store, commit.sha, list(files)):
+    for path, name in _filtered(store, list(files), destination):
         if name in names:
             _smudge(store, commit, files[path], name, destination, storage)
 
 
-def _filtered(store: ObjectStore, sha: str, paths: list[str]) -> list[tuple[str, str]]:
-    """The files with a filter attribute, and its name. Attributes are those of the commit."""
-    store.run(["read-tree", sha])
+def _filtered(store: ObjectStore, paths: list[str], destination: Path) -> list[tuple[str, str]]:
+    """The files with a filter attribute, and its name. Attributes are read from the written files."""
     stdin = b"".join(os.fsencode(path) + b"\0" for path in paths)
-    answer = store.run(["check-attr", "-z", "--cached", "--stdin", "filter"], stdin=stdin).stdout
+    answer = run_git(
+        ["check-attr", "-z", "--stdin", "filter"],
+        OBJECTS,
+        folder=destination,
+        environment=_placed(store, destination),
+        stdin=stdin,
+    ).stdout
     fields = [os.fsdecode(field) for field in answer.split(b"\0")[:-1]]
     return [
         (path, value)
         for path, _, value in zip(fields[::3], fields[1::3], fields[2::3], strict=True)
         if value not in ("unspecified", "set", "unset")
     ]
+
+
+def _placed(store: ObjectStore, destination: Path) -> dict[str, str]:
+    return {**store.environment, "GIT_WORK_TREE": str(destination)}
 
 
 def _smudge(
@@ -78,8 +87,8 @@ def _smudge(
     done = run_git(
         [*options, "cat-file", "--filters", f"--path={entry.path}", entry.sha],
         OBJECTS,
-        folder=store.git_dir,
-        environment=store.environment,
+        folder=destination,
+        environment=_placed(store, destination),
         check=False,
     )
     if done.returncode != 0:

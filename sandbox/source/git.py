@@ -21,8 +21,8 @@ from sandbox.source.repository import (
     resolve_in,
 )
 from sandbox.source.snapshot import work_tree
-from sandbox.source.store import borrowed
-from sandbox.source.tree import read_entries, write_tree
+from sandbox.source.store import ObjectStore, borrowed
+from sandbox.source.tree import fresh_folder, read_entries, write_tree
 from sandbox.source.urls import parse_address
 
 Say = Callable[[str], None]
@@ -96,25 +96,28 @@ def export(
         InvalidInput: the folder is not empty; ``dirty`` for something that is not checked out.
     """
     address = parse_address(folder_or_url) if isinstance(folder_or_url, str) else None
-    if address is not None and address.path is None:
+    with fresh_folder(destination):
+        if address is not None and address.path is None:
+            if dirty:
+                raise InvalidInput("only a work tree on this machine can be dirty", hint="leave --dirty or --repo out")
+            store = remote.fetch_commit(address, commit.sha, say)
+            _write(store, commit, destination, allow, say, storage=None)
+            return commit
+        repository = find_repository(address.path if address is not None and address.path else Path(folder_or_url))
         if dirty:
-            raise InvalidInput("only a work tree on this machine can be dirty", hint="leave --dirty or --repo out")
-        store = remote.fetch_commit(address, commit.sha, say)
-        entries = read_entries(store, commit.sha)
-        write_tree(store, entries, destination)
-        apply_filters(store, commit, entries, destination, allow)
-        write_submodules(store, commit, entries, destination, allow, say)
+            return _export_work_tree(repository, commit, destination)
+        with borrowed(repository.objects, repository.object_format) as store:
+            _write(store, commit, destination, allow, say, storage=repository.common_dir)
         return commit
-    place = address.path if address is not None and address.path is not None else Path(folder_or_url)
-    repository = find_repository(place)
-    if dirty:
-        return _export_work_tree(repository, commit, destination)
-    with borrowed(repository.objects, repository.object_format) as store:
-        entries = read_entries(store, commit.sha)
-        write_tree(store, entries, destination)
-        apply_filters(store, commit, entries, destination, allow, storage=repository.common_dir)
-        write_submodules(store, commit, entries, destination, allow, say)
-    return commit
+
+
+def _write(
+    store: ObjectStore, commit: Commit, destination: Path, allow: frozenset[str], say: Say, *, storage: Path | None
+) -> None:
+    entries = read_entries(store, commit.sha)
+    write_tree(store, entries, destination)
+    apply_filters(store, commit, entries, destination, allow, storage=storage)
+    write_submodules(store, commit, entries, destination, allow, say)
 
 
 def _export_work_tree(repository: Repository, commit: Commit, destination: Path) -> Commit:

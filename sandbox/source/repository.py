@@ -173,7 +173,9 @@ def _find(repository: Repository, ref: str, say: Say) -> tuple[str, str | None]:
     """The commit, and the branch's short name where the ref is one."""
     places = [f"refs/heads/{ref}", f"refs/tags/{ref}", ref, f"refs/remotes/{ref}", f"refs/remotes/origin/{ref}"]
     plain = is_plain_name(ref)
-    head, tag, as_git, tracking, origin = _resolve(repository, [f"{place}^{{commit}}" for place in places])
+    # `:/text` takes all that follows for its text, and always means a commit.
+    expressions = [place if place.startswith(":/") else f"{place}^{{commit}}" for place in places]
+    head, tag, as_git, tracking, origin = _resolve(repository, expressions)
     if head is not None and tag is not None and tag != head:
         say(f"{ref} is a branch and a tag: the branch is taken (the tag is refs/tags/{ref})")
     if head is not None:
@@ -188,6 +190,9 @@ def _find(repository: Repository, ref: str, say: Say) -> tuple[str, str | None]:
     if origin is not None:
         say(f"there is no local branch {ref}: origin/{ref} is taken, as it was last fetched")
         return origin, ref if plain else None
+    asked = repository.run("rev-parse", "--verify", f"{ref}^{{commit}}", check=False).stderr
+    if "ambiguous" in asked:
+        raise InvalidInput(f"{ref!r} names several objects", why=asked, hint="write more of the SHA")
     known = [*branch_names(repository), *tag_names(repository)]
     fetch = "`git fetch` brings what is new"
     more = "; this clone is shallow, `git fetch --unshallow` brings its history" if repository.is_shallow else ""

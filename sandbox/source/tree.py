@@ -78,28 +78,40 @@ def read_entries(store: ObjectStore, tree: str) -> list[Entry]:
     return entries
 
 
-def write_tree(store: ObjectStore, entries: Sequence[Entry], destination: Path) -> None:
-    """Write entries below a folder that is empty or not there yet; on failure nothing stays.
+@contextlib.contextmanager
+def fresh_folder(folder: Path) -> Iterator[None]:
+    """A folder that is empty or not there yet, to be filled; when that fails, nothing stays in it.
 
     Raises:
-        InvalidInput: the folder is not empty.
-        Refused: a symbolic link out of the tree, or two entries in one place.
-        OperationFailed: an object is missing, or the disk says no (full, for example).
+        InvalidInput: it is not empty.
+        OperationFailed: the disk says no (full, for example).
     """
-    existed = destination.is_dir()
+    existed = folder.is_dir()
     try:
-        destination.mkdir(parents=True, exist_ok=True)
-        if any(destination.iterdir()):
-            raise InvalidInput(f"the folder {destination} is not empty")
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
     except OSError as error:
-        raise _cannot_write(destination, error) from None
+        raise _cannot_write(folder, error) from None
+    if not is_empty:
+        raise InvalidInput(f"the folder {folder} is not empty")
     try:
-        _write_all(store, entries, destination.resolve())
+        yield
     except BaseException as error:
-        _empty(destination, remove=not existed)
+        _empty(folder, remove=not existed)
         if isinstance(error, OSError):
-            raise _cannot_write(destination, error) from None
+            raise _cannot_write(folder, error) from None
         raise
+
+
+def write_tree(store: ObjectStore, entries: Sequence[Entry], destination: Path) -> None:
+    """Write entries below a folder that is there and empty (:func:`fresh_folder`).
+
+    Raises:
+        Refused: a symbolic link out of the tree, or two entries in one place.
+        OperationFailed: an object is missing.
+        OSError: the disk says no.
+    """
+    _write_all(store, entries, destination.resolve())
 
 
 def _write_all(store: ObjectStore, entries: Sequence[Entry], root: Path) -> None:
@@ -206,6 +218,8 @@ def _records(stream: IO[bytes]) -> Iterator[bytes]:
 def _entry(record: bytes) -> Entry:
     facts, _, path = record.partition(b"\t")
     mode, _, sha, size = facts.split()
+    if size == b"BAD":
+        raise _missing_objects(os.fsdecode(path), f"the object {sha.decode()} is missing")
     return Entry(mode.decode(), sha.decode(), int(size) if size != b"-" else 0, os.fsdecode(path))
 
 
