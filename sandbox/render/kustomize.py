@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.cluster.tools import find_tool
+from sandbox.cluster.yamlstream import manifests_of
 from sandbox.images.process import run
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused
 from sandbox.model.objects import Manifest
 from sandbox.project.yamlfile import parse_yaml
-from sandbox.render.manifests import inside, parse_manifests, split_documents
+from sandbox.render.manifests import inside, split_documents
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _LIMIT = timedelta(minutes=1)
@@ -58,7 +59,7 @@ async def build(tree: Path, path: str) -> list[Manifest]:
                 f"the kustomization {path} does not render", why=ended.last_lines().replace(f"{tree.resolve()}/", "")
             )
         text = await asyncio.to_thread(output.read_text)
-    return parse_manifests(text, shown_as=f"{path} (rendered)")
+    return await asyncio.to_thread(manifests_of, text, shown_as=f"what the kustomization {path} renders")
 
 
 def check(tree: Path, path: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from sandbox.model.record import ChartLock
 from sandbox.project.config import ChartSource, Image, Service, merge
 from sandbox.project.variables import substitute
 from sandbox.project.yamlfile import load_yaml
-from sandbox.render import kustomize
+from sandbox.render import charts, kustomize
 from sandbox.render.manifests import inside, read_manifests, refuse_duplicates
 from sandbox.render.setvalues import values_for
 
@@ -109,16 +108,19 @@ async def _render_chart(
     where = f"services.{service}.chart"
     named = substitute(chart.path, request.variables, f"{where}.path")
     path = inside(tree, named, "the chart")
-    lock = await asyncio.to_thread(_chart_lock, path, named, chart.release or service, tree)
+    await asyncio.to_thread(charts.check, path, named, tree)
     values, files = await asyncio.to_thread(_values, service, spec, chart, path, tree, request)
+    release = chart.release or service
     manifests, hooks = await helm.template(
-        lock.release,
+        release,
         path,
         values,
         request.namespace,
         kube_version=request.kube_version,
         api_versions=request.api_versions,
     )
+    # After Helm has put sub-charts in their place.
+    lock = await asyncio.to_thread(charts.lock, path, named, release, tree)
     _, used = with_images([*manifests, *hooks], request.images)
     pinned = _pinned(request.images, [*manifests, *hooks])
     _refuse_unused(service, spec, request.images, used & pinned, [*manifests, *hooks])
@@ -225,37 +227,6 @@ def _pinned(images: Sequence[ResolvedImage], manifests: Sequence[Manifest]) -> s
         for image in images
         if any(image.digest in reference if image.digest else image.tag in reference for reference in written)
     }
-
-
-def _chart_lock(path: Path, named: str, release: str, tree: Path) -> ChartLock:
-    file = path / "Chart.yaml"
-    if not file.is_file():
-        raise InvalidInput(f"there is no Chart.yaml in {named}", hint="`chart.path` is the folder of the chart")
-    data = load_yaml(file, shown_as=f"{named}/Chart.yaml").data
-    if not isinstance(data, dict) or not data.get("name") or not data.get("version"):
-        raise InvalidInput(f"{named}/Chart.yaml has no name or no version")
-    return ChartLock(
-        release=release,
-        name=str(data["name"]),
-        version=str(data["version"]),
-        app_version=str(data.get("appVersion") or ""),
-        digest=_tree_digest(path, tree),
-    )
-
-
-def _tree_digest(folder: Path, tree: Path) -> str:
-    """Over the names and contents of all files of a chart; links are followed, as Helm does, inside of the tree."""
-    state = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if file.is_symlink():
-            target = inside(tree, file.relative_to(tree.resolve()).as_posix(), "the chart's file")
-            if target.is_dir():
-                state.update(f"{name}\0{_tree_digest(target, tree)}\0".encode())
-                continue
-        if file.is_file():
-            state.update(f"{name}\0{digest(file.read_bytes())}\0".encode())
-    return f"sha256:{state.hexdigest()}"
 
 
 def _beside(file: Path, env: str) -> str:
