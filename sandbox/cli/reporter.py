@@ -86,8 +86,12 @@ class _Step:
 _around: ContextVar[_Step | None] = ContextVar("around", default=None)
 
 
+# How often a step's news is worth a line in a log; all of it with -v.
+_NEWS_EVERY_S = 5.0
+
+
 class PlainReporter:
-    """A line when a step starts, for each news of it, and when it ends."""
+    """A line when a step starts, when it ends, and now and then for the newest of it."""
 
     def __init__(self, *, verbose: bool = False) -> None:
         self._verbose = verbose
@@ -103,7 +107,7 @@ class PlainReporter:
 
     @contextlib.contextmanager
     def _step(self, title: str) -> Iterator[Step]:
-        step = _PlainStep(title, time.monotonic())
+        step = _PlainStep(title, time.monotonic(), pause=0.0 if self._verbose else _NEWS_EVERY_S)
         say(f"• {title}")
         try:
             yield step
@@ -129,10 +133,15 @@ class PlainReporter:
 
 @dataclass
 class _PlainStep(_Step):
+    pause: float = 0.0
+    told: float = 0.0
+
     def detail(self, text: str) -> None:
         # Polling repeats itself; the log of a CI job need not.
-        if text != self.text:
+        now = time.monotonic()
+        if text != self.text and now - max(self.told, self.started) >= self.pause:
             say(f"  {self.title}: {text}")
+            self.told = now
         super().detail(text)
 
 

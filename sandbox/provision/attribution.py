@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _HELM_RELEASE = "meta.helm.sh/release-name"
 _HELM_INSTANCE = "app.kubernetes.io/instance"
+_FORMER_REPLICAS = 20
 
 Key = tuple[str, str, str]
 
@@ -33,6 +34,7 @@ def attribute(objects: Iterable[Manifest], record: Record | None) -> dict[str, s
     known = _recorded(record)
     releases = _releases(record)
     by_uid = {manifest["metadata"]["uid"]: manifest for manifest in found}
+    claims = _claim_owners(found)
     services: dict[str, str] = {}
 
     def service_of(manifest: Manifest, seen: frozenset[str]) -> str:
@@ -49,6 +51,9 @@ def attribute(objects: Iterable[Manifest], record: Record | None) -> dict[str, s
                 inherited = service_of(parent, seen | {uid})
                 if inherited:
                     return inherited
+        stateful_set = claims.get(manifest["metadata"]["name"]) if manifest["kind"] == "PersistentVolumeClaim" else None
+        if stateful_set is not None:
+            return service_of(stateful_set, seen | {uid})
         return _by_instance(manifest, releases)
 
     for manifest in found:
@@ -56,6 +61,22 @@ def attribute(objects: Iterable[Manifest], record: Record | None) -> dict[str, s
         if service:
             services[manifest["metadata"]["uid"]] = service
     return services
+
+
+def _claim_owners(objects: Iterable[Manifest]) -> dict[str, Manifest]:
+    """The StatefulSet of each claim that one makes: nothing but the name says it."""
+    owners = {}
+    for manifest in objects:
+        if manifest["kind"] != "StatefulSet":
+            continue
+        spec = manifest.get("spec") or {}
+        first = (spec.get("ordinals") or {}).get("start", 0)
+        # Claims outlive a scaling down.
+        count = max(spec.get("replicas", 1), (manifest.get("status") or {}).get("replicas", 0), _FORMER_REPLICAS)
+        for template in spec.get("volumeClaimTemplates") or ():
+            for number in range(first, first + count):
+                owners[f"{template['metadata']['name']}-{manifest['metadata']['name']}-{number}"] = manifest
+    return owners
 
 
 def _recorded(record: Record | None) -> dict[Key, str]:

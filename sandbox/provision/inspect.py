@@ -139,7 +139,11 @@ async def default_sandbox_name(
     from sandbox.source.command import in_thread
 
     def local() -> tuple[str, str]:
-        root = git.repository_root(folder or Path.cwd())
+        try:
+            root = git.repository_root(folder or Path.cwd())
+        except InvalidInput as error:
+            hint = "run it in a clone of the project, or name the sandbox: -s NAME (`sandbox list` shows them)"
+            raise InvalidInput(error.what, why=error.why, hint=hint) from None
         commit = git.resolve(root, "HEAD")
         loaded = load_project(root, name_hint=repository_name(commit.repo), allow_unknown_needs=True)
         return loaded.project.project, git.current_branch(root) or commit.short

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from sandbox.cluster import objects, readiness
+from sandbox.cluster import objects, pods, readiness
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import NotFound
 from sandbox.cluster.readiness import Symptom
@@ -38,6 +38,9 @@ State = Literal["ready", "progressing", "failed"]
 _LISTED = frozenset(kind for _, kind in KINDS)
 # A namespace full of custom resources is looked at this far.
 _MOST_CUSTOM = 50
+# How many failed containers' logs are shown, and how much of each.
+_MOST_LOGS = 5
+_LOG_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,9 @@ async def status(cluster: Cluster, sandbox: Sandbox) -> SandboxStatus:
     everything = [*contents.result(), *await _custom_resources(cluster, sandbox.namespace, latest)]
     return SandboxStatus(
         sandbox=Sandbox.of(found, cluster.context),
-        services=service_statuses(everything, events.result(), latest, now.result()),
+        services=await _with_logs(
+            cluster, sandbox.namespace, service_statuses(everything, events.result(), latest, now.result())
+        ),
         quota=_quota(quotas.result()),
         record_number=latest.number if latest else None,
         outcome=latest.outcome if latest else "",
@@ -144,6 +149,17 @@ async def status(cluster: Cluster, sandbox: Sandbox) -> SandboxStatus:
         now=now.result(),
         notes=(note,) if note else (),
     )
+
+
+async def _with_logs(cluster: Cluster, namespace: str, services: Sequence[ServiceStatus]) -> tuple[ServiceStatus, ...]:
+    """The same with the last lines that containers wrote before they ended badly."""
+    ended = [f for service in services for f in service.findings if f.container and f.exit_code is not None]
+    shown = ended[:_MOST_LOGS]
+    tails = await asyncio.gather(
+        *(pods.log_tail(cluster, namespace, f.pod, f.container, lines=_LOG_LINES) for f in shown)
+    )
+    told = {finding: replace(finding, log_tail=tail) for finding, tail in zip(shown, tails, strict=True)}
+    return tuple(replace(s, findings=tuple(told.get(f, f) for f in s.findings)) for s in services)
 
 
 async def _custom_resources(cluster: Cluster, namespace: str, record: Record | None) -> list[Manifest]:
@@ -232,11 +248,15 @@ def replicas(manifest: Manifest) -> tuple[int | None, int | None]:
 def _missing(service: str, members: Sequence[Manifest], record: Record | None) -> list[WorkloadStatus]:
     """Workloads that the record names and that are not there."""
     entry = record.services.get(service) if record else None
+    if record is None or entry is None:
+        return []
     present = {(m["kind"], m["metadata"]["name"]) for m in members}
     kinds = {kind for _, kind in WORKLOADS}
+    deployed = record.outcome == "deployed"
+    message = "it was deployed and is not there any more" if deployed else "it is not there: the deployment failed"
     return [
-        WorkloadStatus(str(item.ref), "failed", 0, None, "it was deployed and is not there any more")
-        for item in (entry.inventory if entry else ())
+        WorkloadStatus(str(item.ref), "failed", 0, None, message)
+        for item in entry.inventory
         # A finished Job may delete itself (ttlSecondsAfterFinished).
         if item.kind in kinds - {"Job"} and (item.kind, item.name) not in present
     ]
@@ -274,10 +294,23 @@ def _symptoms(
                 note(failed, service, began)
     for event in events:
         uid = (event.get("involvedObject") or {}).get("uid", "")
-        if uid in unready:
+        if uid in unready and not _overtaken(event, by_uid[uid]):
             for symptom in readiness.event_symptoms(event, service_of.get(uid, "")):
                 note(symptom, service_of.get(uid, ""), None)
     return found
+
+
+def _overtaken(event: Manifest, manifest: Manifest) -> bool:
+    """Whether a pod has since come past what an event tells of: events stay for an hour."""
+    if manifest["kind"] != "Pod":
+        return False
+    if event.get("reason") == "FailedScheduling":
+        return bool((manifest.get("spec") or {}).get("nodeName"))
+    # Everything else that keeps a pod from starting is over when a container has started.
+    return any(
+        container.get("restartCount") or (container.get("state") or {}).keys() & {"running", "terminated"}
+        for container in readiness.container_statuses(manifest)
+    )
 
 
 def _overall(workloads: Sequence[WorkloadStatus], *, stuck: bool) -> State:
