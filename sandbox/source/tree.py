@@ -150,18 +150,21 @@ def _write_file(root: Path, entry: Entry, chunks: Iterator[bytes]) -> None:
     mode = 0o755 if entry.mode == "100755" else 0o644
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(root / entry.path, flags, mode)
+        # Plain text, not Path: with thousands of files that is a third of the time.
+        descriptor = os.open(f"{root}/{entry.path}", flags, mode)
     except FileExistsError:
         raise Refused(f"the tree has two files {entry.path!r} (or names that are the same to this disk)") from None
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
+    try:
         for chunk in chunks:
-            _write_whole(file, chunk)
+            _write_whole(descriptor, chunk)
+    finally:
+        os.close(descriptor)
 
 
-def _write_whole(file: IO[bytes], chunk: bytes) -> None:
+def _write_whole(descriptor: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
-        view = view[file.write(view) :]
+        view = view[os.write(descriptor, view) :]
 
 
 def _target(entry: Entry, chunks: Iterator[bytes]) -> str:
