@@ -285,12 +285,14 @@ def _symptoms(
         service = service_of.get(uid, "")
         began = readiness.time_of(manifest["metadata"].get("creationTimestamp"))
         if manifest["kind"] == "Pod" and uid in unready:
+            owners = {owner.get("uid") for owner in manifest["metadata"].get("ownerReferences") or ()}
+            if owners and not owners & unready:
+                # The failed tries of a Job that came through in the end are nobody's business.
+                continue
             for symptom in readiness.pod_symptoms(manifest, service):
                 note(symptom, service, began)
-            owners = {owner.get("uid") for owner in manifest["metadata"].get("ownerReferences") or ()}
-            # The failed tries of a Job that came through in the end are nobody's business.
-            failed = readiness.failed_pod_symptom(manifest, service, 2) if owners & unready else None
-            if failed:
+            failed = readiness.failed_pod_symptom(manifest, service, 2)
+            if failed and failed.finding not in [finding for finding, _ in found[service]]:
                 note(failed, service, began)
     for event in events:
         uid = (event.get("involvedObject") or {}).get("uid", "")
