@@ -8,16 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Never
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Invalid, NotFound
 from sandbox.cluster.helm import Helm
-from sandbox.cluster.waiting import wait_ready, watch_failures
+from sandbox.cluster.waiting import wait_ready, while_watching
 from sandbox.model import labels
-from sandbox.model.errors import SandboxError
-from sandbox.model.failure import NotReady
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.record import ServiceRecord
 from sandbox.provision import smoke
@@ -44,6 +41,7 @@ _FIRST = (
     "RoleBinding",
     "Service",
 )
+_DEPLOY_HOOKS = ("pre-install", "post-install", "pre-upgrade", "post-upgrade")
 _LAST = ("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "APIService")
 
 
@@ -115,7 +113,7 @@ async def _deploy(
     if before is not None:
         await prune(place, before, record)
     if place.wait:
-        await _wait(place, service.name, record.manifests, detail)
+        await _wait(place, service, record.manifests, detail)
         await _run_hooks(place, service, "after")
         await _run_smoke(place, service, record.manifests)
     return record
@@ -124,48 +122,26 @@ async def _deploy(
 async def _install_chart(
     place: Place, service: ServicePlan, chart: Path, detail: Callable[[str], None]
 ) -> ServiceRecord:
-    """Install by Helm, watching its hooks: Helm itself would wait out its whole timeout on a crash loop."""
+    """Install by Helm, watching what it makes: Helm itself would wait out its whole timeout on a crash loop."""
     assert service.release is not None
     detail(f"helm upgrade --install {service.release}")
-    install = asyncio.ensure_future(
-        place.helm.install_or_upgrade(service.release, chart, service.values, place.namespace, timeout=place.timeout)
+    revision = await while_watching(
+        place.helm.install_or_upgrade(service.release, chart, service.values, place.namespace, timeout=place.timeout),
+        place.cluster,
+        place.namespace,
+        service.name,
+        [*(hook for hook in service.hooks if _runs_on_deploy(hook)), *service.manifests],
+        needs={service.name: service.needs},
     )
-    failures = asyncio.ensure_future(
-        watch_failures(place.cluster, place.namespace, service.name, [*service.hooks, *service.manifests])
-    )
-    try:
-        await asyncio.wait({install, failures}, return_when=asyncio.FIRST_COMPLETED)
-        if failures.done() and not install.done():
-            failures.result()
-        revision = await install
-    except SandboxError as error:
-        raise await _with_findings(error, failures) from error
-    finally:
-        await _end(install, failures)
     release = await place.helm.release(service.release, place.namespace)
     manifests = release.manifests if release is not None else service.manifests
     return service.record(manifests, revision)
 
 
-async def _with_findings(error: SandboxError, failures: asyncio.Future[Never]) -> SandboxError:
-    """What the cluster says of a failed hook tells more than Helm's "job failed"; give it a moment to be seen."""
-    if isinstance(error, NotReady):
-        return error
-    with suppress(TimeoutError):
-        async with asyncio.timeout(3):
-            try:
-                await asyncio.shield(failures)
-            except NotReady as found:
-                return found
-            except SandboxError:
-                pass
-    return error
-
-
-async def _end(*tasks: asyncio.Future[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+def _runs_on_deploy(hook: Manifest) -> bool:
+    """Whether Helm makes this hook when it installs or upgrades; those of rollbacks and deletions it does not."""
+    said = (hook["metadata"].get("annotations") or {}).get("helm.sh/hook", "")
+    return any(event.strip() in _DEPLOY_HOOKS for event in str(said).split(","))
 
 
 async def _apply_manifests(place: Place, service: ServicePlan, detail: Callable[[str], None]) -> ServiceRecord:
@@ -236,13 +212,16 @@ async def _is_ours(place: Place, ref: ObjectRef) -> bool:
     return found is not None and labels.SERVICE in (found["metadata"].get("labels") or {})
 
 
-async def _wait(place: Place, name: str, manifests: Sequence[Manifest], detail: Callable[[str], None]) -> None:
+async def _wait(
+    place: Place, service: ServicePlan, manifests: Sequence[Manifest], detail: Callable[[str], None]
+) -> None:
     await wait_ready(
         place.cluster,
         place.namespace,
-        {name: manifests},
+        {service.name: manifests},
         timeout=place.timeout,
         on_change=lambda _service, message: detail(message),
+        needs={service.name: service.needs},
     )
 
 
