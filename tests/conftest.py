@@ -15,10 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
 from sandbox.cluster.providers.places import state_dir
+
+# Two workers and a cluster on two cores: how long an example takes says nothing.
+settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared-machine")
 
 TEST_CLUSTER = os.environ.get("SANDBOX_TEST_CLUSTER", "sandbox-test")
 _KUBECTL_TIMEOUT = 60  # seconds

@@ -40,14 +40,12 @@ def exit_code_of(command: Callable[[], Any], *, debug: bool) -> int:
         _line("interrupted")
         return INTERRUPTED
     except OutputClosed:
-        # Python flushes stdout at exit; that must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OUTPUT_CLOSED
+        return _output_closed()
     except typer.Abort:
         _line("aborted")
         return FAILED
     except ExceptionGroup as group:
-        return _show_group(group, debug=debug)
+        return _output_closed() if group.subgroup(OutputClosed) else _show_group(group, debug=debug)
     except Exception as error:
         _show_unexpected(error, debug=debug)
         return FAILED
@@ -57,6 +55,12 @@ def exit_code_of(command: Callable[[], Any], *, debug: bool) -> int:
             _line("interrupted")
         return result
     return 0
+
+
+def _output_closed() -> int:
+    # Python flushes stdout at exit; that must not fail a second time.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OUTPUT_CLOSED
 
 
 def _show_group(group: ExceptionGroup[Exception], *, debug: bool) -> int:

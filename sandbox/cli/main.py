@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import sys
@@ -160,6 +159,8 @@ class LazyGroup(Group):
         names = [entry.name for entry in COMMANDS if not entry.hidden]
         unknown = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
         if unknown and not ctx.resilient_parsing:
+            import difflib
+
             near = difflib.get_close_matches(args[0], names)
             question = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
             ctx.fail(f"No such command {args[0]!r}.{question}")

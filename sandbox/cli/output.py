@@ -138,15 +138,25 @@ def show_data(value: Any, output: Format) -> None:
 
 
 def to_json(value: Any) -> str:
-    return json.dumps(plain(value), indent=2, ensure_ascii=False)
+    """JSON; control characters, which only texts can hold, as its own escapes."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda m: m[0] if m[0] == "\n" else f"\\u{ord(m[0]):04x}", text)
 
 
 def to_yaml(value: Any) -> str:
+    """YAML; control characters as its own escapes."""
     import yaml
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(plain(value), Dumper=dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return str(text)
+
+    def dump(*, unicode: bool) -> str:
+        return str(
+            yaml.dump(plain(value), Dumper=dumper, sort_keys=False, allow_unicode=unicode, default_flow_style=False)
+        )
+
+    text = dump(unicode=True)
+    # YAML takes characters that reorder text for printable ones.
+    return dump(unicode=False) if _UNPRINTABLE.search(text.replace("\n", "")) else text
 
 
 def to_yaml_documents(values: Iterable[Any]) -> str:

@@ -104,17 +104,12 @@ class PodFinder:
         """The pods that there are now, newest first."""
         pods = await list_all(self._cluster, "v1", "Pod", self._sandbox.namespace)
         known = {m["metadata"]["uid"] for members in self._found.members.values() for m in members}
-        if any(not known.issuperset(_kin(pod)) for pod in pods):
-            # A pod of an owner that is new: only a look at everything tells whose it is.
+        if any(pod["metadata"]["uid"] not in known for pod in pods):
+            # Only a look at everything tells whose a new pod is.
             self._found = await inside(self._cluster, self._sandbox)
         wanted = {pod["metadata"]["uid"] for pod in self._found.pods(self._service)}
         fresh = [pod for pod in pods if pod["metadata"]["uid"] in wanted]
         return sorted(fresh, key=_created, reverse=True)
-
-
-def _kin(pod: Manifest) -> set[str]:
-    """The UIDs that must be known to say whose a pod is."""
-    return {pod["metadata"]["uid"], *(o["uid"] for o in pod["metadata"].get("ownerReferences") or ())}
 
 
 def _created(manifest: Manifest) -> str:

@@ -117,6 +117,18 @@ def test_several_errors_of_a_task_group_are_all_shown(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "error: first\nerror: second\n"
 
 
+def test_a_reader_that_leaves_tasks_side_by_side_gets_no_complaint(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+
+    def command() -> None:
+        raise ExceptionGroup("", [errors.OutputClosed()])
+
+    assert errors.exit_code_of(command, debug=False) == 141
+    assert capfd.readouterr().err == ""
+
+
 def test_run_gives_the_result() -> None:
     async def main() -> int:
         return 7

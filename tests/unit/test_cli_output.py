@@ -101,6 +101,14 @@ def test_yaml_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(yaml.safe_load(text)) == ["name", "count", "at", "phase"]
 
 
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_formats_for_programs_drive_no_terminal_and_lose_nothing(text: str) -> None:
+    for write, read in ((output.to_json, json.loads), (output.to_yaml, yaml.safe_load)):
+        written = write({"a": text})
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written)
+        assert read(written) == {"a": text}
+
+
 def test_names_are_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_list(ROWS, COLUMNS, Format.NAME, name=lambda row: row.name)
     assert capsys.readouterr().out == "web\norders\n"
