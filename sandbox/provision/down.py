@@ -22,6 +22,7 @@ from sandbox.provision.inspect import find_sandbox
 from sandbox.provision.reporter import Reporter
 from sandbox.provision.target import Target
 
+_AT_ONCE = 8
 # What the control plane says of a namespace that does not end.
 _STUCK_CONDITIONS = (
     "NamespaceDeletionDiscoveryFailure",
