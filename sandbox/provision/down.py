@@ -64,7 +64,18 @@ async def down(
         Refused: a namespace is not one that we may delete.
     """
     async with Cluster.connect(target.context, target.kubeconfig) as cluster:
-        return [await _down_one(cluster, name, reporter, dry_run=dry_run, wait=wait, timeout=timeout) for name in names]
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(name: str) -> DownResult:
+            async with at_once:
+                return await _down_one(cluster, name, reporter, dry_run=dry_run, wait=wait, timeout=timeout)
+
+        outcomes = await asyncio.gather(*(one(name) for name in dict.fromkeys(names)), return_exceptions=True)
+    # One that may not be deleted stops none of the others; it is told when they are done.
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    if errors:
+        raise errors[0]
+    return [outcome for outcome in outcomes if isinstance(outcome, DownResult)]
 
 
 async def _down_one(
