@@ -13,6 +13,7 @@ import pytest
 from sandbox.cluster.providers import ClusterInfo
 from sandbox.cluster.providers.embedded.build import sources, toolchain
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
+from tests.e2e.preloaded import Preloaded
 from tests.e2e.projects import GitProject, Namespace, Tool, temporary_project
 
 _PROBE = Path(__file__).parent / "probe" / "main.go"
@@ -49,9 +50,11 @@ def probe_image(cluster: ClusterInfo, probe_storage: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def tool(cluster: ClusterInfo, tmp_path_factory: pytest.TempPathFactory) -> Tool:
-    """The installed command, in a home of its own."""
-    return Tool(cluster, tmp_path_factory.mktemp("home"))
+def tool(cluster: ClusterInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
+    """The command, in a home of its own."""
+    preloaded = Preloaded()
+    yield Tool(cluster, tmp_path_factory.mktemp("home"), preloaded)
+    preloaded.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from sandbox.model import labels
 from tests.conftest import kubectl
 from tests.e2e.bounded import until
+from tests.e2e.preloaded import Preloaded
 
 Manifest = dict[str, Any]
 
@@ -249,6 +250,7 @@ class Tool:
 
     cluster: ClusterInfo
     home: Path
+    preloaded: Preloaded
     overrides: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -266,20 +268,13 @@ class Tool:
         }
 
     def with_environment(self, **overrides: str) -> Tool:
-        return Tool(self.cluster, self.home, {**self.overrides, **overrides})
+        return replace(self, overrides={**self.overrides, **overrides})
 
     def run(self, *arguments: str, cwd: Path | None = None, timeout: float = _LONGEST) -> Ended:
-        done = subprocess.run(
-            [_executable(), *arguments],
-            cwd=cwd or self.home,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
+        code, out, err = self.preloaded.run(
+            arguments, cwd=cwd or self.home, environment=self.environment, timeout=timeout
         )
-        return Ended(done.returncode, done.stdout, done.stderr, time.time())
+        return Ended(code, out, err, time.time())
 
     def start(self, *arguments: str, cwd: Path | None = None) -> Running:
         out = self.home / f"stdout-{uuid.uuid4().hex}"

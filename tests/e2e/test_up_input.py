@@ -38,7 +38,7 @@ def test_an_option_of_git_is_no_ref_and_no_address(tool: Tool, project: GitProje
 def test_an_address_that_runs_a_program_is_refused(tool: Tool, project: GitProject, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
 
-    tool.run("up", "--repo", f"ext::sh -c touch% {marker}", cwd=declared(project).folder).failed(2, "ext")
+    tool.run("up", "--repo", f"ext::sh -c touch% {marker}", cwd=declared(project).folder).failed(4, "ext::")
 
     assert not marker.exists()
 
@@ -49,7 +49,7 @@ def test_a_symbolic_link_out_of_the_tree_is_refused(tool: Tool, project: GitProj
     (project.folder / "k8s" / "passwd.yaml").symlink_to("/etc/passwd")
     project.commit()
 
-    tool.up(project).failed(2, "k8s/passwd.yaml", "/etc/passwd")
+    tool.up(project).failed(4, "k8s/passwd.yaml", "/etc/passwd")
 
 
 def test_a_chart_that_does_not_render_shows_the_message_of_helm(tool: Tool, project: GitProject) -> None:
@@ -59,7 +59,7 @@ def test_a_chart_that_does_not_render_shows_the_message_of_helm(tool: Tool, proj
 
     ended = tool.up(project)
 
-    ended.failed(ended.code, "service web", "templates/0.yaml:5", "nil pointer evaluating")
+    ended.failed(ended.code, "release web", "templates/0.yaml:5", "nil pointer evaluating")
     assert ended.code in (1, 2)
 
 
