@@ -248,7 +248,8 @@ def _unreachable(address: Address, completed: Completed) -> Unreachable:
     said = completed.stderr
     hint = "check the address and the network"
     if re.search(r"[Aa]uthentication failed|could not read (Username|Password)|Permission denied|403|401", said):
-        hint = "check that `git ls-remote` works with this address: sandbox uses git's own credentials"
+        refused = "the credentials in the address were refused; " if address.credentials else ""
+        hint = f"{refused}check that `git ls-remote` works with this address: sandbox uses git's own credentials"
     elif "not found" in said or "does not appear to be a git repository" in said:
         hint = "check the address; servers say this of private repositories too"
     return Unreachable(f"the repository {address.shown} cannot be read", why=said, hint=hint)
