@@ -69,6 +69,11 @@ e2e: $(READY) binaries ## End-to-end tests on the embedded cluster
 binaries: $(READY)
 	@$(BIN)/python scripts/build_embedded.py
 
+.PHONY: bench
+bench: $(READY) binaries ## Every claim of speed against its peer (ratios); minutes
+	@scripts/install-packages examples
+	@scripts/bench $(ROUNDS)
+
 ##@ Keep it
 .PHONY: format
 format: $(READY) ## Mend style

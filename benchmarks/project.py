@@ -21,6 +21,10 @@ spec:
       containers:
         - name: main
           image: {{ .Values.reference | quote }}
+          command: [python3, -m, http.server, "8080"]
+          readinessProbe:
+            httpGet: {path: /, port: 8080}
+            periodSeconds: 1
           resources:
             requests: {cpu: 10m, memory: 16Mi}
             limits: {cpu: 500m, memory: 64Mi}
@@ -54,7 +58,7 @@ def write_project(folder: Path, charts: int, image: str) -> list[str]:
     """Write a git repository with some independent charts; their names.
 
     Args:
-        image: any image that runs until it is stopped and that the cluster can pull.
+        image: any image with python3 that the cluster can pull.
     """
     names = [f"chart{number}" for number in range(charts)]
     services = []

@@ -18,7 +18,7 @@ from project import GUARDRAILS, write_project
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--image", required=True, help="an image that runs until it is stopped")
+    parser.add_argument("--image", required=True, help="any image with python3 that the cluster can pull")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(given.context, given.kubeconfig, Path(folder), given.image)

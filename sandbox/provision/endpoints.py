@@ -18,9 +18,11 @@ class Endpoint:
 
 
 def endpoints_of(name: str, record: Record) -> tuple[Endpoint, ...]:
-    """The endpoints of all services of a record that declare ports."""
+    """The endpoints of all services of a record that declare ports; those first that no other service needs."""
+    needed = {need for service in record.services.values() for need in service.needs}
+    ordered = sorted(record.services.items(), key=lambda item: (item[0] in needed, item[0]))
     return tuple(
         Endpoint(service, port_name, port, f"sandbox open -s {name} {service}")
-        for service, entry in sorted(record.services.items())
+        for service, entry in ordered
         for port_name, port in entry.ports.items()
     )
