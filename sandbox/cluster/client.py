@@ -316,7 +316,7 @@ class Cluster:
             asked = error.retry_after if isinstance(error, errors.FromServer) else None
             return max(backoff(state), asked or 0.0)
 
-        backoff = wait_exponential_jitter(initial=0.2, max=5.0, jitter=0.2)
+        backoff = wait_exponential_jitter(multiplier=0.2, max=5.0, jitter=0.2)
         return AsyncRetrying(
             retry=retry_if_exception(lambda error: retry and _may_retry(error, method)),
             stop=stop,

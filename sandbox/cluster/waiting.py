@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from sandbox.cluster import objects, pods
 from sandbox.cluster.client import Cluster
@@ -36,9 +36,9 @@ from sandbox.cluster.readiness import (
     workload_symptoms,
 )
 from sandbox.cluster.view import NamespaceView, namespace_view
-from sandbox.model.errors import InvalidInput
+from sandbox.model.errors import InvalidInput, OperationFailed
 from sandbox.model.failure import Finding, NotReady
-from sandbox.model.objects import Manifest, ObjectRef, pod_spec, split_api_version
+from sandbox.model.objects import Manifest, ObjectRef, containers, pod_spec, split_api_version
 
 OnChange = Callable[[str, str], None]
 _Result = TypeVar("_Result")
@@ -50,6 +50,11 @@ _LOG_LINES = 20
 # A symptom may vanish for a moment (an image is tried again) and is still the same when it comes back.
 _MEMORY_S = 5.0
 _ABSENT_GRACE_S = 10.0
+# A container without a readiness probe is ready as soon as it runs, also when it is about to crash: it has to stay
+# up this long (by Kubernetes' whole seconds).
+_STAYS_UP_S = 2.5
+# How long the cluster may take to show why an operation failed that has said so itself.
+_TELLING_S = 3.0
 # A custom resource without a status has a controller that is yet to write one, or none that ever will.
 _STATUS_GRACE_S = 5.0
 
@@ -123,6 +128,7 @@ async def watch_failures(
     """Watch while somebody else (helm) applies a service and runs its hooks; cancelled when that is done.
 
     Only what is created or changed from now on counts: not the Job of the last try, nor what crashes since then.
+    So it has to look before the other begins, as :func:`while_watching` sees to.
 
     Args:
         targets: manifests and hooks of the service.
@@ -130,8 +136,20 @@ async def watch_failures(
     Raises:
         NotReady: a workload or hook of it failed for good.
     """
+    await _watch_failures(cluster, namespace, service, targets, needs, asyncio.Event())
+
+
+async def _watch_failures(
+    cluster: Cluster,
+    namespace: str,
+    service: str,
+    targets: Sequence[Manifest],
+    needs: Mapping[str, Collection[str]] | None,
+    looked: asyncio.Event,
+) -> NoReturn:
     async with namespace_view(cluster, namespace) as view:
         watcher = await _Watcher.start(cluster, namespace, view, {service: targets}, needs, only_changes=True)
+        looked.set()
         try:
             while True:
                 revision = view.revision
@@ -146,7 +164,7 @@ async def watch_failures(
 
 
 async def while_watching(
-    operation: Awaitable[_Result],
+    operation: Coroutine[Any, Any, _Result],
     cluster: Cluster,
     namespace: str,
     service: str,
@@ -157,24 +175,39 @@ async def while_watching(
     """Run an operation (a Helm upgrade with hooks) and end it as soon as what it made has failed for good.
 
     Raises:
-        NotReady: it failed; the operation was cancelled and has ended.
-        Exception: whatever the operation raises.
+        NotReady: it failed: the operation was cancelled and has ended, or failed itself for that reason.
+        Exception: whatever else the operation raises.
     """
-    work = asyncio.ensure_future(operation)
-    guard = asyncio.create_task(watch_failures(cluster, namespace, service, targets, needs=needs))
+    looked = asyncio.Event()
+    guard = asyncio.create_task(_watch_failures(cluster, namespace, service, targets, needs, looked))
+    first_look = asyncio.create_task(looked.wait())
+    work: asyncio.Task[_Result] | None = None
     try:
+        await asyncio.wait((guard, first_look), return_when=asyncio.FIRST_COMPLETED)
+        work = asyncio.create_task(operation)
         await asyncio.wait((work, guard), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        error = guard.exception()
-        if error is None or not isinstance(error, NotReady):
+        if not work.done():
+            _raise_if_not_ready(guard)
             # Not being able to watch is no reason to stop what works.
             return await work
-        raise error
+        if isinstance(work.exception(), OperationFailed):
+            # What the cluster says of a failed hook tells more than "job failed".
+            await asyncio.wait((guard,), timeout=_TELLING_S)
+            if guard.done():
+                _raise_if_not_ready(guard)
+        return work.result()
     finally:
-        for task in (work, guard):
+        tasks = [task for task in (guard, first_look, work) if task]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(work, guard, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        operation.close()
+
+
+def _raise_if_not_ready(guard: asyncio.Task[NoReturn]) -> None:
+    error = guard.exception()
+    if isinstance(error, NotReady):
+        raise error
 
 
 def _failed(findings: list[Finding]) -> NotReady:
@@ -238,6 +271,7 @@ class _Watcher:
         self._polled = polled
         self._began = self._now = began
         self._began_monotonic = time.monotonic()
+        self._only_changes = False
         self._tails = _LogTails(cluster, namespace)
         # Since when, and until when, each symptom was seen (monotonic).
         self._seen: dict[tuple[str, ...], tuple[float, float]] = {}
@@ -286,6 +320,7 @@ class _Watcher:
             with contextlib.suppress(Forbidden):
                 await view.follow("v1", "Event")
         watcher = cls(cluster, namespace, view, targets, needs, frozenset(polled), await cluster.server_time())
+        watcher._only_changes = only_changes
         if only_changes:
             for target in targets:
                 live = await watcher._live(target)
@@ -303,8 +338,8 @@ class _Watcher:
         self._now = now = self._began + timedelta(seconds=time.monotonic() - self._began_monotonic)
         for target in self._targets:
             target.live = await self._live(target)
-            target.standing = await self._standing(target)
             target.pods = list(self._pods_of(target)) if target.live and not target.finished else []
+            target.standing = await self._standing(target)
             target.symptoms = []
         for target in self._targets:
             if target.standing.state != "ready" and self._counts(target):
@@ -338,7 +373,34 @@ class _Watcher:
             resource = await resource_for(self._cluster, *target.kind)
             if resource.has_status and time.monotonic() - self._began_monotonic < _STATUS_GRACE_S:
                 return Status("progressing", "nothing is known of it yet")
+        if standing.state == "ready" and not target.custom and self._just_started(target):
+            return Status("progressing", f"{standing.message}; it has to stay up for a moment")
         return standing
+
+    def _just_started(self, target: _Target) -> bool:
+        """Whether it is ready only because nothing probes it, and began so lately that nobody knows if it stays up."""
+        spec = pod_spec(target.live or {})
+        if spec is None or target.kind == ("batch/v1", "Job"):
+            return False
+        unprobed = {c["name"] for c in containers(spec, kinds=("containers",)) if not c.get("readinessProbe")}
+        if not unprobed:
+            return False
+        alive = [pod for pod in target.pods if not _is_over(pod)]
+        if not alive and target.kind == ("apps/v1", "Deployment"):
+            # Counted by its controller, and not yet seen here.
+            return bool((target.live or {}).get("spec", {}).get("replicas") != 0)
+        return any(self._begins(pod, unprobed) for pod in alive)
+
+    def _begins(self, pod: Manifest, names: Collection[str]) -> bool:
+        """Whether one of these containers of a pod does not run, or only since a moment."""
+        if (pod.get("status") or {}).get("phase") == "Succeeded":
+            return False
+        for found in container_statuses(pod):
+            if found["name"] in names:
+                began = time_of(((found.get("state") or {}).get("running") or {}).get("startedAt"))
+                if began is None or (self._now - began).total_seconds() < _STAYS_UP_S:
+                    return True
+        return False
 
     def _absent(self, target: _Target) -> Status:
         if target.kind == ("batch/v1", "Job") and "ttlSecondsAfterFinished" in (target.manifest.get("spec") or {}):
@@ -357,9 +419,15 @@ class _Watcher:
 
     def _counts(self, target: _Target) -> bool:
         """Whether what is wrong with it is of this time."""
-        if target.live is None or target.before is None:
+        if target.live is None:
+            # Helm makes it in its turn, or never: a hook of another occasion (pre-rollback, test).
+            return not self._only_changes
+        if target.before is None:
             return True
         metadata = target.live["metadata"]
+        created = time_of(metadata.get("creationTimestamp"))
+        if created and created > self._began:
+            return True
         return (metadata["uid"], metadata.get("generation") or 0) != target.before
 
     # -- which pods and events belong to it
@@ -456,8 +524,8 @@ class _Watcher:
         """Add what only events tell: which probe a container was killed for, why an image cannot be pulled."""
         finding = symptom.finding
         mine = [e for e in self._view.of("v1", "Event") if (e.get("involvedObject") or {}).get("name") == finding.pod]
-        if symptom.crash and finding.exit_code in (137, 143) and finding.reason != "OOMKilled":
-            probe = probe_failure((e for e in mine if not str(e.get("message")).startswith("Readiness")), finding.pod)
+        if symptom.crash and symptom.crashed_at and finding.reason != "OOMKilled":
+            probe = probe_failure((event for event in mine if _killed_for(event, symptom.crashed_at)), finding.pod)
             if probe:
                 return replace(symptom, finding=replace(finding, message=f"{probe}; {finding.message}"))
         if finding.reason == "ImagePullBackOff" and not re.search(r":\s", finding.message):
@@ -658,6 +726,13 @@ def _tellingness(symptom: Symptom) -> int:
     if symptom.crash or symptom.finding.exit_code is not None:
         return 0
     return 1 if symptom.finding.container else 2
+
+
+def _killed_for(event: Manifest, crashed_at: datetime) -> bool:
+    """Whether an event is of a probe that ends containers, and fits the time of a crash."""
+    seen = event_times(event)[1]
+    killing = str(event.get("message") or "").startswith(("Liveness", "Startup"))
+    return killing and seen is not None and timedelta(seconds=-2) <= crashed_at - seen < timedelta(seconds=90)
 
 
 def _key(symptom: Symptom) -> tuple[str, ...]:
