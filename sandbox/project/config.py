@@ -85,7 +85,7 @@ def _filled(text: str) -> str:
 
 def _image_reference(text: str) -> str:
     # The grammar of distribution/reference, loosely; registries have the last word.
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]+)?(?:/[a-z0-9._-]+)*", text, re.ASCII):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]+(?=/))?(?:/[a-z0-9._-]+)*", text, re.ASCII):
         raise ValueError(f"{text!r} is not an image name without tag, such as ghcr.io/acme/web")
     return text
 

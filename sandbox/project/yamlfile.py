@@ -49,6 +49,7 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("n", "N", "no", "No", "NO", "off", "Off", "OFF"), False),
 }
 _TAG = "tag:yaml.org,2002:"
+_KNOWN_TAGS = frozenset({"!", *(f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))})
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,9 @@ class _Builder:
             raise self._refuse(event, f"is nested more than {DEEPEST} levels deep")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path, aliases), at + 1
+        tag = getattr(event, "tag", None)
+        if tag and tag not in _KNOWN_TAGS:
+            raise self._refuse(event, f"the tag {tag.replace(_TAG, '!!')} has no meaning here")
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(events, at, path, aliases)
         if isinstance(event, yaml.MappingStartEvent):
@@ -282,8 +286,6 @@ class _Builder:
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
         text: str = event.value
         tag: str | None = event.tag
-        if tag and not tag.startswith(_TAG):
-            raise self._refuse(event, f"the tag {tag} has no meaning here")
         if tag == f"{_TAG}str" or (tag is None and event.style) or tag == "!":
             return text
         try:
