@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ class Core:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Core]:
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Core:
     stand_in = Core()
     monkeypatch.setattr(core, "up", stand_in.up)
     monkeypatch.setenv("SANDBOX_CONFIG", str(tmp_path / "config.yaml"))
