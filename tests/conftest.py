@@ -26,7 +26,7 @@ settings.register_profile("shared-machine", deadline=None, suppress_health_check
 settings.load_profile("shared-machine")
 
 TEST_CLUSTER = os.environ.get("SANDBOX_TEST_CLUSTER", "sandbox-test")
-_KUBECTL_TIMEOUT = 60  # seconds
+_KUBECTL_TIMEOUT = 150  # seconds; more than any `--timeout` that tests give to kubectl
 _created = pytest.StashKey[ClusterInfo]()
 
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,28 @@ func createCgroups(name string) error {
 		}
 	}
 	return nil
+}
+
+// removeCgroups removes the cluster's folders with all below them, as far as
+// nothing runs in them any more.
+func removeCgroups(name string) {
+	tops := []string{filepath.Join(cgroupRoot, name)}
+	for _, hierarchy := range legacyHierarchies() {
+		tops = append(tops, filepath.Join(hierarchy, name))
+	}
+	for _, top := range tops {
+		var folders []string
+		_ = filepath.WalkDir(top, func(path string, entry os.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				folders = append(folders, path)
+			}
+			return nil
+		})
+		slices.Reverse(folders) // the deepest first
+		for _, folder := range folders {
+			_ = os.Remove(folder)
+		}
+	}
 }
 
 func unifiedOnly() bool {

@@ -24,6 +24,9 @@ import (
 // alreadyRunning is the exit code when another process holds this cluster.
 const alreadyRunning = 3
 
+// directoryPeriod is how often it is looked whether the cluster's directory is there.
+const directoryPeriod = 5 * time.Second
+
 func init() {
 	// Children get the parent-death signal when the thread that started them ends.
 	runtime.LockOSThread()
@@ -57,12 +60,14 @@ func run(side string, config *Config, path string) error {
 }
 
 func runHost(config *Config, path string) error {
+	go endWithoutDirectory(config.LockFile + ".host")
 	if config.Node == nil {
 		return supervise(config)
 	}
 	if err := createCgroups(config.Node.Cgroup); err != nil {
 		return err
 	}
+	defer removeCgroups(config.Node.Cgroup)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
@@ -87,6 +92,17 @@ func runHost(config *Config, path string) error {
 		return fmt.Errorf("the node ended: %s", state)
 	}
 	return nil
+}
+
+// endWithoutDirectory ends the cluster when somebody has removed its directory
+// by hand: nothing else would ever find its processes again.
+func endWithoutDirectory(path string) {
+	for range time.Tick(directoryPeriod) {
+		if _, err := os.Stat(path); os.IsNotExist(err) {
+			log.Printf("%s is gone, and so is this cluster", path)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGQUIT)
+		}
+	}
 }
 
 // holdLock takes the cluster's lock for the rest of this process's life.

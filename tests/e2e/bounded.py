@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(check: Callable[[], T | None], what: str, bound: float = 60.0, every: float = 0.1) -> T:
+def until(check: Callable[[], T | None], what: str, bound: float = 120.0, every: float = 0.1) -> T:
     """Ask again until a check returns something; fails the test after the bound (seconds)."""
     deadline = time.monotonic() + bound
     while (found := check()) is None:

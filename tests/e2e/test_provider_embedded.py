@@ -19,10 +19,16 @@ from tests.e2e.bounded import until
 
 
 def start_pod(
-    cluster: ClusterInfo, namespace: str, name: str, image: str, *arguments: str, claim: str | None = None
+    cluster: ClusterInfo,
+    namespace: str,
+    name: str,
+    image: str,
+    *arguments: str,
+    claim: str | None = None,
+    user: int = 0,
 ) -> None:
     container: dict[str, Any] = {"name": "probe", "image": image, "args": list(arguments)}
-    spec: dict[str, Any] = {"restartPolicy": "Never", "containers": [container]}
+    spec: dict[str, Any] = {"restartPolicy": "Never", "containers": [container], "securityContext": {"runAsUser": user}}
     if claim:
         container["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
         spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
@@ -31,10 +37,16 @@ def start_pod(
 
 
 def run_pod(
-    cluster: ClusterInfo, namespace: str, name: str, image: str, *arguments: str, claim: str | None = None
+    cluster: ClusterInfo,
+    namespace: str,
+    name: str,
+    image: str,
+    *arguments: str,
+    claim: str | None = None,
+    user: int = 0,
 ) -> tuple[str, str]:
     """Run a pod to its end: its phase and what it wrote."""
-    start_pod(cluster, namespace, name, image, *arguments, claim=claim)
+    start_pod(cluster, namespace, name, image, *arguments, claim=claim, user=user)
     get = ("get", "pod", name, "-n", namespace, "-o", "jsonpath={.status.phase}")
 
     def ended() -> str | None:
@@ -87,7 +99,7 @@ def test_a_name_outside_of_the_cluster_fails_at_once(cluster: ClusterInfo, names
 def test_a_pod_reaches_a_service_and_itself_through_it(cluster: ClusterInfo, namespace: str, probe_image: str) -> None:
     start_pod(cluster, namespace, "server", probe_image, "serve", "8080")
     kubectl(cluster, "expose", "pod", "server", "-n", namespace, "--name=web", "--port=80", "--target-port=8080")
-    kubectl(cluster, "wait", "--for=condition=Ready", "pod/server", "-n", namespace, "--timeout=60s")
+    kubectl(cluster, "wait", "--for=condition=Ready", "pod/server", "-n", namespace, "--timeout=120s")
 
     assert run_pod(cluster, namespace, "client", probe_image, "get", "http://web") == ("Succeeded", "server")
     itself = kubectl(cluster, "exec", "server", "-n", namespace, "--", "/probe", "get", "http://web")
@@ -103,7 +115,8 @@ def test_a_claim_keeps_what_a_pod_wrote(cluster: ClusterInfo, namespace: str, pr
     }
     kubectl(cluster, "apply", "-n", namespace, "-f", "-", stdin=json.dumps(claim))
 
-    written, _ = run_pod(cluster, namespace, "writer", probe_image, "write", "/data/file", "kept", claim="data")
+    write = ("write", "/data/file", "kept")
+    written, _ = run_pod(cluster, namespace, "writer", probe_image, *write, claim="data", user=1000)
     read = run_pod(cluster, namespace, "reader", probe_image, "read", "/data/file", claim="data")
 
     assert written == "Succeeded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from sandbox.cluster.providers import ClusterInfo
 from sandbox.cluster.providers.embedded import allocation, build, node, programs
 from sandbox.cluster.providers.embedded.lifecycle import context_of, create, delete, directory_of, info, names
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
-from sandbox.model.errors import InvalidInput, Unreachable
+from sandbox.model.errors import InvalidInput, OperationFailed, Unreachable
 from tests.conftest import kubectl
 from tests.e2e.bounded import until
 
@@ -109,17 +110,25 @@ def assert_no_trace(name: str, traces: Traces) -> None:
     assert [entry["name"] for key in ("clusters", "users", "contexts") for entry in config[key]] == []
 
 
+def kernel_settings() -> dict[str, str]:
+    """Settings of the whole machine that the kubelet would change."""
+    names = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
+    return {name: Path("/proc/sys", name).read_text() for name in names}
+
+
 async def test_a_second_cluster_beside_the_first_and_nothing_left_of_it(
     cluster: ClusterInfo, probe_storage: str, name: str
 ) -> None:
+    settings = kernel_settings()
     second = await made(name)
+    assert kernel_settings() == settings
     assert (second.state, second.version, second.context) == ("running", build.kubernetes_version(), context_of(name))
     assert second.registry != cluster.registry
     assert name in await names()
 
     image = await EmbeddedProvider().load_image(name, probe_storage, print)
     kubectl(second, "run", "probe", f"--image={image}", "--", "sleep")
-    kubectl(second, "wait", "--for=condition=Ready", "pod/probe", "--timeout=60s")
+    kubectl(second, "wait", "--for=condition=Ready", "pod/probe", "--timeout=120s")
     assert kubectl(cluster, "get", "pods", "-n", "default", "-o", "name") == ""
 
     again = await made(name)
@@ -161,7 +170,7 @@ async def test_a_cluster_whose_processes_were_killed_comes_back_with_its_objects
     cluster = await made(name)
     image = await EmbeddedProvider().load_image(name, probe_storage, print)
     kubectl(cluster, "create", "deployment", "probe", f"--image={image}", "--", "/probe", "sleep")
-    kubectl(cluster, "wait", "--for=condition=Available", "deployment/probe", "--timeout=60s")
+    kubectl(cluster, "wait", "--for=condition=Available", "deployment/probe", "--timeout=120s")
     directory = directory_of(name)
     pid = node.holder(directory)
     assert pid is not None
@@ -176,7 +185,7 @@ async def test_a_cluster_whose_processes_were_killed_comes_back_with_its_objects
         lambda: True if kubectl(cluster, "get", "pods", "-o", restarted) not in {"", "0"} else None,
         "the pod was started again",
     )
-    kubectl(cluster, "wait", "--for=condition=Available", "deployment/probe", "--timeout=60s")
+    kubectl(cluster, "wait", "--for=condition=Available", "deployment/probe", "--timeout=120s")
 
 
 async def test_a_crashed_program_is_started_again(name: str) -> None:
@@ -194,6 +203,62 @@ async def test_a_crashed_program_is_started_again(name: str) -> None:
     os.kill(int(first), 9)
     until(lambda: new if (new := api_server()) not in {None, first} else None, "it runs again", 20)
     assert (await made(name, control_plane_only=True)) == cluster
+
+
+async def test_a_damaged_record_is_made_anew(name: str) -> None:
+    first = await made(name, control_plane_only=True)
+    held_by = node.holder(directory_of(name))
+    (directory_of(name) / "cluster.json").write_text('{"control_plane_only": tru')
+    assert (await info(name)).state == "broken"
+
+    again = await made(name, control_plane_only=True)
+
+    assert again == first
+    assert node.holder(directory_of(name)) not in {None, held_by}
+
+
+async def test_a_cluster_whose_directory_is_removed_by_hand_ends_by_itself(name: str) -> None:
+    await made(name)
+    directory = directory_of(name)
+    traces = Traces(directory, allocation.allocated(directory))
+    assert traces.processes()
+
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)  # what the programs wrote meanwhile
+
+    until(lambda: True if not traces.processes() else None, "its processes have ended", 60)
+    until(lambda: True if not traces.interfaces() and not traces.cgroups() else None, "nothing is left", 20)
+    assert await delete(name, print)  # the context
+    assert not await delete(name, print)
+
+
+def test_two_commands_at_once_make_one_cluster(name: str) -> None:
+    creating = [
+        subprocess.Popen([sys.executable, "-c", _CREATE, name, "control-plane"], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in creating]
+    assert [process.returncode for process in creating] == [0, 0]
+    assert sum("starting cluster" in text for text in said) == 1
+    assert asyncio.run(info(name)).state == "running"
+
+
+async def test_a_cluster_that_cannot_come_up_says_why(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = await made(name, control_plane_only=True)
+    directory = directory_of(name)
+    await node.kill(directory)
+    database = directory / "etcd" / "member" / "snap" / "db"
+    database.write_bytes(b"no database" * 1000)
+    monkeypatch.setattr("sandbox.cluster.providers.embedded.lifecycle._API_BOUND", 4.0)
+
+    with pytest.raises(OperationFailed, match=r"the API server is not ready after 4 s") as failure:
+        await made(name, control_plane_only=True)
+
+    assert "etcd: ended after" in failure.value.why
+    assert f"sandbox cluster delete {name}" in failure.value.hint
+    assert (await info(name)).state == "broken"
+    assert await delete(name, print)
+    assert (await made(name, control_plane_only=True)).context == cluster.context
 
 
 async def test_half_made_directories_are_listed_and_deleted(name: str) -> None:
