@@ -69,6 +69,9 @@ _PULL_LIMIT = timedelta(minutes=15)
 _PUSH_LIMIT = timedelta(minutes=15)
 _ASK_LIMIT = timedelta(seconds=20)
 
+# Podman raises the numbers of open files and processes, which is not allowed everywhere (CAP_SYS_RESOURCE).
+_MODEST_LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+
 _UNREACHABLE_WORDS = re.compile(
     r"connection refused|no such host|i/o timeout|no route to host|network is unreachable|connection reset"
     r"|server misbehaving|name resolution|context deadline exceeded|TLS handshake timeout|dial tcp"
@@ -368,7 +371,7 @@ class Podman(_Containers):
     _store_names = ("graphRoot", "runRoot")
 
     async def test(self, reference: str, command: Sequence[str], label: str, progress: Progress) -> None:
-        argv = [self._executable, *_test_in_container(reference, command)]
+        argv = [self._executable, *_test_in_container(reference, command, *_MODEST_LIMITS)]
         await _run_test(argv, push_environment(), command, label, progress)
 
 
@@ -432,11 +435,11 @@ def _common_options(spec: BuildSpec) -> list[str]:
     return [*words, "--target", spec.target] if spec.target else words
 
 
-def _test_in_container(reference: str, command: Sequence[str]) -> list[str]:
+def _test_in_container(reference: str, command: Sequence[str], *options: str) -> list[str]:
     """The test is the container's command, not an argument of the image's own entry point."""
     program, *arguments = command
     return [
-        "run", "--rm", "--pull", "never", "--network", "none", "--cap-drop", "ALL",
+        "run", "--rm", "--pull", "never", "--network", "none", "--cap-drop", "ALL", *options,
         "--security-opt", "no-new-privileges", "--entrypoint", program, reference, *arguments,
     ]  # fmt: skip
 
