@@ -28,6 +28,7 @@ class Claim:
     product: float
     peer: float
     limit: float
+    unit: str = "s"
 
     @property
     def ratio(self) -> float:
@@ -37,7 +38,7 @@ class Claim:
         verdict = "ok" if self.ratio <= self.limit else "MISSED"
         return (
             f"{self.name}: {self.ratio:.2f}x (at most {self.limit:g}x: {verdict}; "
-            f"sandbox {self.product:.2f} s, peer {self.peer:.2f} s)"
+            f"sandbox {self.product:.2f} {self.unit}, peer {self.peer:.2f} {self.unit})"
         )
 
 

@@ -42,7 +42,9 @@ def main() -> None:
             lambda _n: run([tool("kubectl"), *where, "get", "namespaces"]),
         )
         claims.append(Claim(f"list of {_SANDBOXES} sandboxes / kubectl get namespaces", *listed, limit=4))
-        claims.append(Claim("peak memory of list / 150 MB", peak_mb([SANDBOX, *where, "list"]), 150, limit=1))
+        claims.append(
+            Claim("peak memory of list / 150 MB", peak_mb([SANDBOX, *where, "list"]), 150, limit=1, unit="MB")
+        )
     finally:
         asyncio.run(provider.delete("bench-start", _say))
     report(*claims)
