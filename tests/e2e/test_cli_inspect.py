@@ -49,12 +49,13 @@ class Live:
     owner: str
 
     def run(
-        self, *arguments: str, stdin: bytes | None = None, **environment: str
+        self, *arguments: str, stdin: bytes = b"", folder: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `sandbox` in a process of its own."""
         return subprocess.run(
             self.argv(*arguments),
             input=stdin,
+            cwd=folder,
             capture_output=True,
             timeout=_COMMAND_SECONDS,
             env=self.env(**environment),
@@ -335,12 +336,12 @@ class TestLogs:
         assert "cannot reach \x1b[31mthe database\n" in live.text("logs", "orders")
 
     def test_of_the_run_before(self, live: Live) -> None:
-        # In the moment of a restart the kubelet has removed the old container and does not know the new one.
+        # Between a crash and the next back-off the run before is one that the kubelet has removed already.
         def told() -> bool | None:
             said = live.text("logs", "orders", "--previous", "--tail", "1", "-c", "probe")
             return True if "cannot reach" in said else None
 
-        until(told, "the log of the run before", 20.0)
+        until(told, "the log of the run before", 120.0)
 
     def test_of_all_services_with_prefixes(self, live: Live) -> None:
         assert re.search(r"^\[orders-\S+/probe\] cannot reach", live.text("logs", "--prefix"), re.MULTILINE)
@@ -491,6 +492,38 @@ def test_verbose_shows_the_kubectl_command_that_does_the_same(live: Live, argume
     lines = live.run("-v", *arguments).stderr.decode().splitlines()
     shown = [line for line in lines if line.startswith("$ kubectl --context ")]
     assert any(command in line for line in shown), lines
+
+
+class TestWhichSandbox:
+    """Without a name: the one of the branch that is checked out."""
+
+    def checkout(self, folder: Path, branch: str) -> Path:
+        (folder / "k8s").mkdir()
+        (folder / "k8s" / "web.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: web}}")
+        (folder / "sandbox.yaml").write_text(
+            "apiVersion: sandbox.dev/v1\nproject: shop\nservices: {web: {manifests: {paths: [k8s]}}}\n"
+        )
+        identity = ("-c", "user.name=Dana", "-c", "user.email=dana@example.com")
+        for arguments in (("init", "-q", "-b", branch), ("add", "."), (*identity, "commit", "-q", "-m", "Begin")):
+            subprocess.run(["git", *arguments], cwd=folder, check=True, timeout=20, capture_output=True)
+        return folder
+
+    def test_the_branchs(self, live: Live, tmp_path: Path) -> None:
+        folder = self.checkout(tmp_path, "main") / "k8s"
+        done = live.run("status", "--owner", live.owner, "-o", "name", folder=folder, SANDBOX_NAME="")
+        assert done.returncode == 0, done.stderr.decode()
+        assert done.stdout.decode().strip() == live.name
+
+    def test_another_branch_is_another_sandbox(self, live: Live, tmp_path: Path) -> None:
+        folder = self.checkout(tmp_path, "feature/x")
+        done = live.run("logs", "--owner", live.owner, folder=folder, SANDBOX_NAME="")
+        assert done.returncode == 1
+        assert f"no sandbox {live.name.removesuffix('main')}feature--x" in done.stderr.decode()
+
+    def test_outside_of_a_repository_it_has_to_be_named(self, live: Live, tmp_path: Path) -> None:
+        done = live.run("status", folder=tmp_path, SANDBOX_NAME="")
+        assert done.returncode == 2
+        assert "-s NAME" in done.stderr.decode()
 
 
 def test_history(live: Live) -> None:

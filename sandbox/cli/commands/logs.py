@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from sandbox.cluster.pods import LogLine
 
+# The kubelet answers with this, as if it were the log, about a container that it removed.
+_KUBELETS_OWN = "unable to retrieve container logs for "
 _COLOURS = ("green", "yellow", "blue", "magenta", "cyan", "red")
 
 
@@ -102,7 +104,10 @@ async def _logs(
         any_line = False
         async for line in lines:
             any_line = True
-            write(shown.line(line))
+            if line.text.startswith(_KUBELETS_OWN):
+                say(f"{line.prefix}: {line.text}: the node has removed it")
+            else:
+                write(shown.line(line))
         if not any_line:
             say(_nothing(known, service, previous=previous))
 
