@@ -159,6 +159,19 @@ async def test_several_images_are_resolved_in_one_call(tree: Path, registry: str
     assert all(image.origin == "built" for image in found.values())
 
 
+@pytest.mark.parametrize("name", ["docker", "podman"])
+async def test_the_other_builders_do_the_same(tree: Path, registry: str, base: str, name: str) -> None:
+    found = await builders.detect(name)
+    if found.builder is None:
+        pytest.skip(found.reason)
+    containerfile(tree, f"FROM {base}\nCOPY page.html /{name}")
+    image = await resolve(tree, registry, name=f"shop/{name}", builder=name, test=("perl", "-e", f"exit !-e '/{name}'"))
+    assert image.origin == "built"
+    assert image.digest == await digest_of(f"{image.repository}:{image.tag}")
+    with pytest.raises(OperationFailed, match="its test"):
+        await resolve(tree, registry, name=f"shop/{name}", builder=name, test=("perl", "-e", "exit 3"))
+
+
 async def test_a_dry_run_builds_nothing(tree: Path, registry: str, base: str) -> None:
     containerfile(tree, f"FROM {base}\nCOPY page.html /dry")
     image = await resolve(tree, registry, dry_run=True)
