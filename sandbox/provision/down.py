@@ -16,10 +16,11 @@ from sandbox.model.errors import Refused, SandboxError
 from sandbox.model.objects import Manifest
 from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
+from sandbox.provision import equivalents, records
 from sandbox.provision import namespace as ns
-from sandbox.provision import records
 from sandbox.provision.inspect import find_sandbox
 from sandbox.provision.reporter import Reporter
+from sandbox.provision.services import is_ours
 from sandbox.provision.target import Target
 
 _AT_ONCE = 8
@@ -97,6 +98,8 @@ async def _down_one(
         if sandbox.phase != Phase.TERMINATING:
             step.detail("uninstall releases")
             await _uninstall(cluster, sandbox, newest, reporter)
+            await _delete_cluster_scoped(cluster, sandbox, newest)
+            reporter.command(equivalents.delete_namespace(cluster.context, sandbox.namespace))
             await objects.delete(cluster, ns.reference(sandbox.namespace), uid=sandbox.uid)
         if not wait:
             return DownResult(sandbox.name, deleted=True, objects=named)
@@ -146,11 +149,21 @@ async def _uninstall(cluster: Cluster, sandbox: Sandbox, newest: Record | None, 
     outcomes = await asyncio.gather(
         *(helm.uninstall(release, sandbox.namespace) for release in charts), return_exceptions=True
     )
+    for release in charts:
+        reporter.command(equivalents.uninstall(cluster.context, sandbox.namespace, release))
     for release, outcome in zip(charts, outcomes, strict=True):
         if isinstance(outcome, SandboxError):
             reporter.warn(f"the release {release} was not uninstalled cleanly: {outcome}")
         elif isinstance(outcome, BaseException):
             raise outcome
+
+
+async def _delete_cluster_scoped(cluster: Cluster, sandbox: Sandbox, newest: Record | None) -> None:
+    """What we applied outside of the namespace does not end with it; a chart's objects are Helm's."""
+    for service in newest.services.values() if newest else ():
+        for item in reversed(service.inventory if service.lock.chart is None else ()):
+            if not item.namespace and await is_ours(cluster, item.ref, sandbox.namespace):
+                await objects.delete(cluster, item.ref)
 
 
 async def _wait_gone(cluster: Cluster, sandbox: Sandbox, timeout: float) -> list[str]:

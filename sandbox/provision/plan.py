@@ -72,6 +72,7 @@ class Plan:
         services: by name.
         kept: services of the sandbox that this deployment does not touch (``--only``).
         before: the sandbox's records, oldest first; empty for a new one.
+        cluster_scoped: kinds of cluster-scoped objects that user and project let in, if the profile does.
     """
 
     identity: Identity
@@ -83,6 +84,7 @@ class Plan:
     services: Mapping[str, ServicePlan]
     kept: Mapping[str, ServiceRecord]
     before: Sequence[Record]
+    cluster_scoped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -388,6 +388,7 @@ class Planner:
             services=services,
             kept=kept,
             before=before,
+            cluster_scoped=sources.project.allow_cluster_scoped if request.allow_cluster_scoped else (),
             notes=tuple(self._notes),
         )
 

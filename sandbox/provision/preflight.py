@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -13,7 +12,7 @@ from sandbox.cluster import discovery, objects
 from sandbox.cluster.client import Cluster
 from sandbox.model import labels
 from sandbox.model.errors import Refused
-from sandbox.model.objects import Manifest, ObjectRef, containers, pod_spec
+from sandbox.model.objects import Manifest, ObjectRef, containers, pod_spec, split_api_version
 from sandbox.model.quota import Asked, Excess, asked_by, excesses
 from sandbox.model.record import ServiceRecord
 from sandbox.project.config import Requires
@@ -21,16 +20,10 @@ from sandbox.project.quotas import QuotaProfile
 from sandbox.provision import namespace as ns
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.render.references import missing_references
+from sandbox.render.transform import belongs_to
 
 
-@dataclass(frozen=True)
-class Allowed:
-    """Exceptions that the user asked for."""
-
-    cluster_scoped: bool = False
-
-
-async def check(cluster: Cluster, plan: Plan, allowed: Allowed) -> list[str]:
+async def check(cluster: Cluster, plan: Plan) -> list[str]:
     """Hold a plan against the guardrails.
 
     Returns:
@@ -40,7 +33,7 @@ async def check(cluster: Cluster, plan: Plan, allowed: Allowed) -> list[str]:
         Refused: with every reason of the first kind that is found.
     """
     manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
-    await _check_scope(cluster, manifests, plan.profile, allowed)
+    await _check_scope(cluster, plan, manifests)
     _check_forbidden_kinds(manifests, plan.profile)
     check_pod_security(manifests, plan.profile.pod_security)
     warnings = await _check_references(cluster, plan)
@@ -82,24 +75,45 @@ def _satisfies(version: str, wanted: str) -> bool:
         return False
 
 
-async def _check_scope(
-    cluster: Cluster, manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile, allowed: Allowed
-) -> None:
+async def _check_scope(cluster: Cluster, plan: Plan, manifests: Mapping[str, Sequence[Manifest]]) -> None:
+    """Cluster-scoped objects need the user's word, the project's and the profile's."""
+    permitted = set(plan.cluster_scoped) & set(plan.profile.allowed_cluster_scoped)
     refused = []
     for service, manifest in _each(manifests):
         resource = await discovery.resource_for(cluster, manifest["apiVersion"], manifest["kind"])
         if resource.namespaced:
             continue
-        if not (allowed.cluster_scoped and manifest["kind"] in profile.allowed_cluster_scoped):
+        if full_kind(manifest) not in permitted:
             refused.append(f"{service}: {ObjectRef.of(manifest)}")
+        elif plan.services[service].chart_path is None:
+            # Of a chart's objects Helm itself takes none that is not its release's.
+            await _check_owner(cluster, plan, service, manifest)
     if refused:
-        permitted = ", ".join(profile.allowed_cluster_scoped) or "none"
+        allowed = ", ".join(plan.profile.allowed_cluster_scoped) or "none"
         raise Refused(
             "cluster-scoped objects do not belong into a sandbox: they would collide with other sandboxes'",
             why="\n".join(sorted(set(refused))),
             hint="take them out of the chart (often a value such as rbac.create or installCRDs), or use "
-            f"--allow-cluster-scoped for kinds that the profile {profile.name} permits (it permits {permitted})",
+            "--allow-cluster-scoped for kinds that both `allowClusterScoped` in sandbox.yaml and the profile "
+            f"{plan.profile.name} permit (it permits {allowed})",
         )
+
+
+async def _check_owner(cluster: Cluster, plan: Plan, service: str, manifest: Manifest) -> None:
+    ref = ObjectRef.of(manifest)
+    found = await objects.get(cluster, ref)
+    if found is not None and not belongs_to(found, plan.identity.namespace):
+        raise Refused(
+            f"{service}: {ref} exists and is not this sandbox's",
+            why=f"its annotation {labels.NAMESPACE} does not say {plan.identity.namespace}",
+            hint="make its name unique, such as with ${SANDBOX_NAMESPACE}",
+        )
+
+
+def full_kind(manifest: Manifest) -> str:
+    """The kind with its API group, as profiles name it: ``ClusterRole.rbac.authorization.k8s.io``."""
+    group, _ = split_api_version(manifest["apiVersion"])
+    return f"{manifest['kind']}.{group}" if group else str(manifest["kind"])
 
 
 def _check_forbidden_kinds(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:

@@ -11,8 +11,8 @@ from sandbox.cluster.waiting import wait_ready
 from sandbox.model.errors import InvalidInput, OperationFailed, PartlyDone, SandboxError
 from sandbox.model.record import Record, ServiceRecord
 from sandbox.model.sandbox import Phase
+from sandbox.provision import equivalents, records
 from sandbox.provision import namespace as ns
-from sandbox.provision import records
 from sandbox.provision.inspect import find_sandbox
 from sandbox.provision.lease import deployment_lease
 from sandbox.provision.plan import in_order
@@ -43,6 +43,12 @@ async def rollback(
         place = Place(cluster, sandbox.namespace, Helm(cluster.kubeconfig_path, cluster.context), timeout)
         async with deployment_lease(cluster, sandbox.namespace):
             with reporter.step(f"Roll back to record {wanted.number}"):
+                for service in wanted.services.values():
+                    chart, revision = service.lock.chart, service.revision
+                    if chart and revision:
+                        reporter.command(
+                            equivalents.roll_back(cluster.context, sandbox.namespace, chart.release, revision)
+                        )
                 done = await go_back(place, known, wanted, by=user.username)
             await ns.set_phase(cluster, sandbox.namespace, Phase.READY)
         return done

@@ -17,9 +17,10 @@ from sandbox.cluster.waiting import wait_ready, while_watching
 from sandbox.model import labels
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.record import ServiceRecord
-from sandbox.provision import smoke
+from sandbox.provision import equivalents, smoke
 from sandbox.provision.plan import ServicePlan, in_order
 from sandbox.provision.reporter import Reporter
+from sandbox.render.transform import belongs_to
 
 # As `helm install` orders kinds (InstallOrder in helm.sh/helm): what others refer to comes first.
 _FIRST = (
@@ -82,6 +83,7 @@ async def deploy_services(
             if need in ready:
                 await ready[need].wait()
         with reporter.step(f"Deploy {name}") as step:
+            reporter.command(equivalents.deploy(place.cluster.context, place.namespace, service))
             deployed[name] = await _deploy(place, service, before.get(name), step.detail)
         ready[name].set()
 
@@ -198,18 +200,23 @@ async def prune(place: Place, before: ServiceRecord, now: ServiceRecord | None) 
     wanted = {item.ref.identity for item in now.inventory} if now else set()
     deleted = []
     for item in reversed(before.inventory):
-        # The record is its owner's to rewrite: it may name objects of this namespace only.
-        if item.ref.identity in wanted or item.ref.namespace != place.namespace:
+        # The record is its owner's to rewrite: it may name objects of this namespace and the cluster's only.
+        if item.ref.identity in wanted or item.ref.namespace not in (place.namespace, ""):
             continue
         with suppress(NotFound):
-            if await _is_ours(place, item.ref) and await objects.delete(place.cluster, item.ref):
+            if await is_ours(place.cluster, item.ref, place.namespace) and await objects.delete(
+                place.cluster, item.ref
+            ):
                 deleted.append(str(item.ref))
     return deleted
 
 
-async def _is_ours(place: Place, ref: ObjectRef) -> bool:
-    found = await objects.get(place.cluster, ref)
-    return found is not None and labels.SERVICE in (found["metadata"].get("labels") or {})
+async def is_ours(cluster: Cluster, ref: ObjectRef, namespace: str) -> bool:
+    """Whether an object is there and was applied by us, into that sandbox where it lies in no namespace."""
+    found = await objects.get(cluster, ref)
+    if found is None or labels.SERVICE not in (found["metadata"].get("labels") or {}):
+        return False
+    return bool(ref.namespace) or belongs_to(found, namespace)
 
 
 async def _wait(

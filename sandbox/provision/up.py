@@ -15,8 +15,8 @@ from sandbox.model.objects import Manifest
 from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.source import Commit
+from sandbox.provision import equivalents, preflight, records
 from sandbox.provision import namespace as ns
-from sandbox.provision import preflight, records
 from sandbox.provision.endpoints import Endpoint, endpoints_of
 from sandbox.provision.identity import Identity, identify
 from sandbox.provision.lease import deployment_lease
@@ -121,7 +121,7 @@ async def up(target: Target, request: UpRequest, reporter: Reporter) -> UpResult
             planner = Planner(cluster, target, folder, reporter)
             plan = await make_plan(planner, request)
             with reporter.step("Preflight"):
-                warnings = await preflight.check(cluster, plan, preflight.Allowed(request.allow_cluster_scoped))
+                warnings = await preflight.check(cluster, plan)
             for warning in warnings:
                 reporter.warn(warning)
             if request.dry_run:
@@ -152,6 +152,7 @@ async def make_plan(planner: Planner, request: UpRequest) -> Plan:
     """Resolve and render everything; writes nothing but images that do not exist yet."""
     with planner.reporter.step("Resolve source") as step:
         sources = await planner.sources(request)
+        planner.reporter.command(equivalents.export(sources.own.commit))
         step.detail(f"{sources.own.commit.ref} is {sources.own.commit.short}: {sources.own.commit.subject}")
     settled = planner.settle(request, sources)
     identity = await identify(
@@ -168,6 +169,8 @@ async def make_plan(planner: Planner, request: UpRequest) -> Plan:
     with planner.reporter.step("Render"):
         services = await planner.render(request, settled, sources, identity, images)
         services |= await planner.from_base(request, settled, sources, services, identity)
+        for service in services.values():
+            planner.reporter.command(equivalents.render(service, identity.namespace))
     return await planner.plan(request, settled, sources, identity, services, before)
 
 
@@ -202,9 +205,11 @@ async def _prolong(cluster: Cluster, plan: Plan, namespace: Manifest) -> UpResul
 async def _deploy(planner: Planner, plan: Plan, request: UpRequest, reporter: Reporter) -> UpResult:
     cluster = planner.cluster
     with reporter.step(f"Namespace {plan.identity.namespace}"):
+        reporter.command(equivalents.create_namespace(cluster.context, plan.identity.namespace))
         namespace = await _ensure_namespace(cluster, plan, planner.tools)
     async with deployment_lease(cluster, plan.identity.namespace):
         with reporter.step(f"Guardrails: {plan.profile.name}"):
+            reporter.command(equivalents.apply(cluster.context, plan.identity.namespace, "guardrails"))
             await ns.apply_guardrails(cluster, plan.profile, plan.identity.namespace)
             await planner.copy_pull_secret(plan)
         record = await _begin_record(cluster, plan, namespace)
