@@ -27,7 +27,10 @@ def exec_(
     stdin: Annotated[bool, typer.Option("-i", "--stdin", help="Pass standard input to the command.")] = False,
     tty: Annotated[bool, typer.Option("-t", "--tty", help="Give the command a terminal.")] = False,
 ) -> None:
-    """Run a command in a service's container; exits with the command's exit code."""
+    """Run a command in a service's container.
+
+    Exits with the command's exit code.
+    """
     import sys
 
     from sandbox.cli.run import run

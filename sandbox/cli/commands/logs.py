@@ -45,7 +45,7 @@ def logs(
         typer.Option("--prefix/--no-prefix", help="Pod and container before each line; default: for several."),
     ] = None,
 ) -> None:
-    """Print the logs of a service's containers, or of all services.
+    """Print the logs of a service, or of all services.
 
     Lines are printed as they are. Pods come oldest first.
     """

@@ -35,7 +35,10 @@ def open_(
         typer.Option("--check", metavar="PATH", help="Fetch this page once, print it, and exit: 0 for a 2xx status."),
     ] = None,
 ) -> None:
-    """Open a service in the browser, through a port-forward, until Ctrl-C."""
+    """Open a service in the browser, until Ctrl-C.
+
+    The way there is a port-forward: it needs no Ingress and ends with the command.
+    """
     from sandbox.cli.run import run
 
     run(_open(common, selection, service, port, scheme, address, path, no_browser, check))

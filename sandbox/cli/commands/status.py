@@ -31,7 +31,7 @@ def status(
     output: Output = Format.TABLE,
     watch: Watch = False,
 ) -> None:
-    """Show how a sandbox is: services, findings, quota, endpoints, expiry.
+    """Show a sandbox's services, findings, quota and expiry.
 
     Without a NAME it is the current branch's sandbox.
     """
