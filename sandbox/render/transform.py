@@ -28,8 +28,8 @@ def place(
     """Put objects into the sandbox's namespace, and say what that changed.
 
     Objects of a foreign namespace are moved; a ``Namespace`` is dropped (the sandbox has one); service accounts that
-    come with the manifests are followed in the subjects of bindings. Cluster-scoped objects stay: whether they may be
-    there is the preflight's to say.
+    come with the manifests are followed in the subjects of bindings. Cluster-scoped objects stay, marked
+    as the sandbox's; whether they may be there is the preflight's to say.
 
     Args:
         is_namespaced: (apiVersion, kind) → whether such objects lie in a namespace.
@@ -54,11 +54,19 @@ def place(
         manifest = copy.deepcopy(original)
         if is_namespaced(manifest["apiVersion"], manifest["kind"]):
             notes += _move(manifest, namespace, service)
+        else:
+            note = manifest["metadata"].get("annotations") or {}
+            manifest["metadata"]["annotations"] = {**note, labels.NAMESPACE: namespace}
         placed.append(manifest)
     accounts = {m["metadata"]["name"] for m in placed if (m["apiVersion"], m["kind"]) == ("v1", "ServiceAccount")}
     for manifest in placed:
         notes += _follow_accounts(manifest, accounts, namespace)
     return placed, notes
+
+
+def belongs_to(manifest: Manifest, namespace: str) -> bool:
+    """Whether a cluster-scoped object is marked as that sandbox's."""
+    return (manifest["metadata"].get("annotations") or {}).get(labels.NAMESPACE) == namespace
 
 
 def label(manifests: Sequence[Manifest], service: str) -> list[Manifest]:

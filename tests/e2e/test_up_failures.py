@@ -35,10 +35,9 @@ def test_a_crash_loop_shows_the_last_words_of_the_container(
     ended = deploy(tool, project, {"shop": project.manifests("shop", web)})
 
     pod = space.list("pods")[0]["metadata"]["name"]
-    ended.failed(
-        1, "service shop", f"pod/{pod}", "container main", "exit code 1", "    cannot read /etc/web.conf", "CrashLoop"
-    )
-    assert ended.at - space.first_shown("BackOff") < AT_MOST
+    ended.failed(1, "service shop", f"pod/{pod}", "container main", "(exit code 1)", "    cannot read /etc/web.conf")
+    # It ends as soon as it has started.
+    assert ended.at - space.first_shown("Started") < AT_MOST
     assert space.annotations()["sandbox.dev/phase"] == "Failed"
 
 
@@ -74,7 +73,7 @@ def test_a_rejection_by_the_quota_is_shown_in_the_words_of_the_api_server(
     project.declare({"web": project.manifests("web", config_map("web", text="x"))})
     project.commit()
     tool.up(project).ok()
-    resources = {"requests": {"cpu": "1900m", "memory": "64Mi"}}
+    resources = {"requests": {"cpu": "1900m", "memory": "64Mi"}, "limits": {"cpu": "2", "memory": "64Mi"}}
     space.kubectl("apply", "-f", "-", stdin=documents(deployment("by-hand", probe_image, "sleep", resources=resources)))
     space.kubectl("wait", "deployment/by-hand", "--for=jsonpath={.status.replicas}=1", "--timeout=30s")
     web = deployment("web", probe_image, "sleep", resources={"requests": {"cpu": "500m", "memory": "64Mi"}})
@@ -106,7 +105,7 @@ def test_a_config_error_of_a_container_is_said(
 
     ended = deploy(tool, project, {"shop": project.manifests("shop", web)})
 
-    ended.failed(1, "service shop", "container main", "CreateContainerConfigError", "non-root")
+    ended.failed(1, "service shop", "container main", "CreateContainerConfigError", "runAsNonRoot")
     assert ended.at - space.first_shown("Failed") < AT_MOST
 
 

@@ -199,6 +199,21 @@ rules: [{apiGroups: [""], resources: [configmaps], verbs: [get]}]
 """
 
 
+KIND = "ClusterRole.rbac.authorization.k8s.io"
+OPEN = {
+    "apiVersion": "sandbox.dev/v1",
+    "kind": "QuotaProfile",
+    "name": "open",
+    "description": "lets a role in",
+    "resourceQuota": {"pods": "5"},
+    "limitRange": [],
+    "maxTTL": "1h",
+    "podSecurity": "baseline",
+    "network": "default-deny",
+    "allowedClusterScoped": [KIND],
+}
+
+
 def test_cluster_scoped_objects_are_refused_with_their_list(tool: Tool, project: GitProject, space: Namespace) -> None:
     binding = CLUSTER_ROLE.replace("kind: ClusterRole", "kind: PriorityClass").replace(
         "rbac.authorization.k8s.io", "scheduling.k8s.io"
@@ -214,33 +229,68 @@ def test_cluster_scoped_objects_are_refused_with_their_list(tool: Tool, project:
 def test_cluster_scoped_objects_that_project_and_profile_permit_are_deployed_when_asked_and_go_with_down(
     tool: Tool, project: GitProject, space: Namespace, cluster: ClusterInfo
 ) -> None:
-    kind = "ClusterRole.rbac.authorization.k8s.io"
-    profile = {
-        "apiVersion": "sandbox.dev/v1",
-        "kind": "QuotaProfile",
-        "name": "open",
-        "description": "lets a role in",
-        "resourceQuota": {"pods": "5"},
-        "limitRange": [],
-        "maxTTL": "1h",
-        "podSecurity": "baseline",
-        "network": "default-deny",
-        "allowedClusterScoped": [kind],
-    }
-    project.write({"quotas/open.yaml": documents(profile)})
-    project.declare(
-        {"web": project.chart("web", CLUSTER_ROLE, documents(config_map("web", text="x")))},
-        allowClusterScoped=[kind],
-        defaults={"quota": "open", "ttl": "30m"},
-    )
-    role = f"{space.name}-reader"
+    project.write({"quotas/open.yaml": documents(OPEN)})
+    chart = project.chart("chart", CLUSTER_ROLE, documents(config_map("chart", text="x")))
+    roles = [f"{space.name}-reader", f"{space.name}-first", f"{space.name}-second"]
 
+    def declare(*plain: str) -> None:
+        template = yaml.safe_load(CLUSTER_ROLE)
+        manifests = project.manifests("plain", *({**template, "metadata": {"name": name}} for name in plain))
+        about = {"allowClusterScoped": [KIND], "defaults": {"quota": "open", "ttl": "30m"}}
+        project.declare({"chart": chart, "plain": manifests}, **about)
+        project.commit()
+
+    def left() -> list[str]:
+        words = (
+            "get",
+            "clusterroles",
+            "--ignore-not-found",
+            "-o",
+            "jsonpath={.items[*].metadata.name} {.metadata.name}",
+        )
+        return sorted(kubectl(cluster, *words, *roles).split())
+
+    declare(*roles[1:])
     refused(tool, project, space, "clusterrole")
     tool.up(project, "--allow-cluster-scoped").ok()
-
-    assert kubectl(cluster, "get", "clusterrole", role, "-o", "name").strip()
+    assert left() == sorted(roles)
+    declare(roles[1])
+    tool.up(project, "--allow-cluster-scoped").ok()
+    assert left() == sorted(roles[:2])
     tool.run("down", project.name, "--yes").ok()
-    assert kubectl(cluster, "get", "clusterrole", role, "--ignore-not-found") == ""
+    assert left() == []
+
+
+def test_a_cluster_scoped_object_of_others_is_not_taken_over(
+    tool: Tool, project: GitProject, space: Namespace, cluster: ClusterInfo
+) -> None:
+    role = {**yaml.safe_load(CLUSTER_ROLE), "metadata": {"name": f"{space.name}-theirs"}}
+    kubectl(cluster, "create", "-f", "-", stdin=documents(role))
+    try:
+        project.write({"quotas/open.yaml": documents(OPEN)})
+        about = {"allowClusterScoped": [KIND], "defaults": {"quota": "open", "ttl": "30m"}}
+        project.declare({"plain": project.manifests("plain", role)}, **about)
+
+        refused(tool, project, space, "theirs exists and is not this sandbox's", arguments=("--allow-cluster-scoped",))
+    finally:
+        kubectl(cluster, "delete", "clusterrole", f"{space.name}-theirs")
+
+
+def test_resource_definitions_beside_the_templates_of_a_chart_are_seen(
+    tool: Tool, project: GitProject, space: Namespace
+) -> None:
+    chart = project.chart("web", documents(config_map("web", text="x")))
+    names = {"plural": "gadgets", "kind": "Gadget"}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gadgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": []},
+    }
+    project.write({"charts/web/crds/gadget.yaml": documents(definition)})
+    project.declare({"web": chart})
+
+    refused(tool, project, space, "web: customresourcedefinition.apiextensions.k8s.io/gadgets.example.com")
 
 
 def test_objects_of_a_chart_for_a_foreign_namespace_are_refused(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandbox.model.errors import Refused
-from sandbox.render.transform import label, place
+from sandbox.render.transform import belongs_to, label, place
 
 CLUSTER_SCOPED = {"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -46,7 +46,12 @@ def test_a_namespace_is_left_out_and_said() -> None:
 
 def test_cluster_scoped_objects_are_the_preflights() -> None:
     role = an("ClusterRole", "r", api_version=RBAC)
-    assert place([role], "mine", is_namespaced=is_namespaced) == ([role], [])
+    assert not belongs_to(role, "mine")
+    (placed,), notes = place([role], "mine", is_namespaced=is_namespaced)
+    assert notes == []
+    assert "namespace" not in placed["metadata"]
+    assert belongs_to(placed, "mine")
+    assert not belongs_to(placed, "another")
 
 
 @pytest.mark.parametrize("namespace", ["kube-system", "kube-public", "kube-node-lease"])
