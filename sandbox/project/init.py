@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 from sandbox.project.config import Project, Service
+from sandbox.project.yamlfile import reads_as_text
 
 _HEAD = """\
 # What `sandbox up` deploys from this repository. All keys: docs/configuration.md, or `sandbox schema`.
@@ -63,6 +64,7 @@ def render_initial(project: Project) -> str:
 def _commented(value: Any) -> Any:
     """Plain data as ruamel's, so that comments can be put on it."""
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
+    from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
     if isinstance(value, dict):
         return CommentedMap({key: _commented(item) for key, item in value.items()})
@@ -72,6 +74,9 @@ def _commented(value: Any) -> Any:
         if all(isinstance(item, str) for item in value):
             items.fa.set_flow_style()
         return items
+    # ruamel writes YAML 1.2, where `no` is text; Helm and we read 1.1.
+    if isinstance(value, str) and not reads_as_text(value):
+        return SingleQuotedScalarString(value)
     return value
 
 

@@ -186,7 +186,8 @@ def load_profiles(folders: Sequence[Path], *, say: Callable[[str], None] | None 
     """
     profiles: dict[str, QuotaProfile] = {}
     origins: dict[str, Path] = {}
-    for folder in folders:
+    # In this tool's own repository, the shipped folder is the project's too.
+    for folder in _each_once(folders):
         if not folder.is_dir():
             raise InvalidInput(f"the folder of quota profiles {folder} does not exist")
         for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
@@ -224,6 +225,10 @@ def _is_profile(data: Any) -> bool:
     if not isinstance(data, Mapping):
         return False
     return data.get("kind") == "QuotaProfile" or str(data.get("apiVersion", "")).startswith("sandbox.dev/")
+
+
+def _each_once(folders: Sequence[Path]) -> list[Path]:
+    return list({folder.resolve(): folder for folder in folders}.values())
 
 
 def _tell(say: Callable[[str], None] | None, line: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -174,3 +176,13 @@ def fill_in(text: str) -> str:
         text,
         flags=re.DOTALL,
     )
+
+
+def _main(paths: list[str]) -> None:
+    """Make the generated parts of documents anew: ``python -m sandbox.project.schema docs/configuration.md``."""
+    for path in map(Path, paths):
+        path.write_text(fill_in(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

@@ -305,6 +305,14 @@ def _index(event: yaml.Event) -> int:
     return event.start_mark.index if event.start_mark else 0
 
 
+def reads_as_text(text: str) -> bool:
+    """Whether text can be written without quotes and still be text when it is read."""
+    try:
+        return isinstance(_plain_scalar(text), str)
+    except ValueError:
+        return False
+
+
 def _plain_scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
