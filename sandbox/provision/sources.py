@@ -14,7 +14,7 @@ from sandbox.model.source import Commit
 from sandbox.project.config import Project
 from sandbox.project.load import LoadedProject, load_project
 from sandbox.project.settings import Settings
-from sandbox.source import git
+from sandbox.source import git, manifest
 from sandbox.source.command import in_thread
 
 
@@ -70,11 +70,8 @@ async def resolve_sources(
     loaded = await asyncio.to_thread(
         load_project, own.tree, name_hint=repository_name(own.commit.repo), allow_unknown_needs=True
     )
-    origins = {
-        name: (service.source.repo, service.source.ref)
-        for name, service in loaded.project.services.items()
-        if service.source is not None
-    }
+    declared = manifest.origins(loaded.project, own.commit.repo)
+    origins = {name: (origin.repo, origin.ref) for name, origin in declared.items()}
     others = await _export_all(set(origins.values()), settings, workspace)
     by_service = {name: others[origins[name]] if name in origins else own for name in loaded.project.services}
     return Sources(own, loaded, by_service, dict.fromkeys(by_service, own))
