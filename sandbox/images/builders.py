@@ -255,7 +255,7 @@ class _Containers:
         with tempfile.TemporaryDirectory(prefix="sandbox-build-") as folder:
             work = Path(folder)
             argv = [self._executable, "build", *self._isolation(), *_common_options(spec)]
-            argv += ["--layers", "--format", "docker", "--pull=false"]
+            argv += ["--layers", "--force-rm", "--format", "docker", "--pull=false"]
             argv += ["--timestamp", str(int(spec.made_at.timestamp()))]
             argv += ["--", str(spec.context)]
             command = await self._confined(argv, work, reads=[spec.context])
