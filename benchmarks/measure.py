@@ -62,12 +62,17 @@ def run(argv: Sequence[str], *, cwd: Path | None = None, stdin: str | None = Non
 
 
 def environment() -> dict[str, str]:
-    """The environment, with the embedded cluster's helm and kubectl where there are no others."""
+    """The environment, with the embedded cluster's helm and kubectl where there are no others.
+
+    Where Python is told not to keep compiled modules, each run of a checkout would compile all of them anew;
+    what pip installs is compiled.
+    """
     from sandbox.cluster.providers import embedded_bin_dir
 
     folder = embedded_bin_dir()
     path = os.environ["PATH"] + (f"{os.pathsep}{folder}" if folder else "")
-    return {**os.environ, "PATH": path}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PATH": path}
 
 
 def peak_mb(argv: Sequence[str]) -> float:
