@@ -37,6 +37,7 @@ from sandbox.provision.selection import Selection, select
 from sandbox.provision.sources import Source, Sources, resolve_locked, resolve_sources
 from sandbox.provision.target import Target
 from sandbox.render.render import Rendered, RenderRequest, render
+from sandbox.render.setvalues import refuse_set_for_others
 from sandbox.render.transform import label, place
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ class Planner:
             )
         base = None if lock else request.base or defaults.base
         wanted = request.only or (tuple(lock.services) if lock else ())
+        charts = [name for name, service in project.services.items() if service.chart is not None]
+        refuse_set_for_others(request.set_values, tuple(project.services), charts)
         settled = Settled(env, profile, ttl, base, select(project, wanted, has_base=base is not None), lock)
         self.reporter.info(settled.line())
         return settled
