@@ -140,6 +140,19 @@ class ServiceRecord(_Data):
     ports: dict[str, int] = Field(default_factory=dict)
     revision: int | None = None
 
+    @property
+    def release(self) -> str | None:
+        """The Helm release it is, where it is a chart."""
+        return self.lock.chart.release if self.lock.chart else None
+
+    def with_inventory_of(self, before: ServiceRecord | None) -> ServiceRecord:
+        """The same, owning what an earlier deployment of it put there too: until that is pruned, it is still there."""
+        if before is None:
+            return self
+        known = {item.ref.identity for item in self.inventory}
+        more = [item for item in before.inventory if item.ref.identity not in known]
+        return self.model_copy(update={"inventory": [*self.inventory, *more]})
+
 
 class Record(_Data):
     """One deployment into one namespace. ``number`` counts up from 1.

@@ -160,9 +160,9 @@ async def _uninstall(cluster: Cluster, sandbox: Sandbox, newest: Record | None, 
 
 async def _delete_cluster_scoped(cluster: Cluster, sandbox: Sandbox, newest: Record | None) -> None:
     """What we applied outside of the namespace does not end with it; a chart's objects are Helm's."""
-    for service in newest.services.values() if newest else ():
+    for name, service in newest.services.items() if newest else ():
         for item in reversed(service.inventory if service.lock.chart is None else ()):
-            if not item.namespace and await is_ours(cluster, item.ref, sandbox.namespace):
+            if not item.namespace and await is_ours(cluster, item.ref, sandbox.namespace, name):
                 await objects.delete(cluster, item.ref)
 
 

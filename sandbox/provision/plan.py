@@ -105,6 +105,12 @@ class Plan:
         finished = self.before[-1].outcome == "deployed"
         return {n: s for n, s in self.services.items() if not (finished and s.is_same_as(self.applied.get(n)))}
 
+    @property
+    def stale_releases(self) -> set[str]:
+        """Helm releases that any of the records names and that no service has any more."""
+        now = {s.release for s in self.services.values()} | {s.release for s in self.kept.values()}
+        return {s.release for record in self.before for s in record.services.values() if s.release} - now
+
 
 def in_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
     """Services in an order in which each comes after those it needs; names decide among equals.

@@ -85,11 +85,11 @@ async def go_back(place: Place, known: Sequence[Record], wanted: Record, *, by: 
     order = in_order({name: service.needs for name, service in {**wanted.services, **present}.items()})
     for name in reversed([name for name in order if name not in wanted.services]):
         with _collecting(failures, name):
-            await prune(place, present[name], None)
+            await prune(place, name, present[name], None)
     for name in [name for name in order if name in wanted.services]:
         before = present.get(name)
         with _collecting(failures, name):
-            restored[name] = await _restore(place, wanted.services[name], before)
+            restored[name] = await _restore(place, name, wanted.services[name], before)
     if not failures and place.wait:
         with _collecting(failures, "waiting"):
             targets = {name: service.manifests for name, service in restored.items()}
@@ -112,7 +112,7 @@ async def go_back(place: Place, known: Sequence[Record], wanted: Record, *, by: 
     return record
 
 
-async def _restore(place: Place, wanted: ServiceRecord, present: ServiceRecord | None) -> ServiceRecord:
+async def _restore(place: Place, name: str, wanted: ServiceRecord, present: ServiceRecord | None) -> ServiceRecord:
     chart = wanted.lock.chart
     if chart is None:
         await apply_manifests(place, wanted.manifests)
@@ -120,7 +120,7 @@ async def _restore(place: Place, wanted: ServiceRecord, present: ServiceRecord |
     else:
         restored = await _restore_release(place, wanted, chart.release)
     if present is not None:
-        await prune(place, present, restored)
+        await prune(place, name, present, restored)
     return restored
 
 

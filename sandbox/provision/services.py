@@ -94,6 +94,8 @@ async def deploy_services(
 async def _all_or_first_error(work: Sequence[Awaitable[None]]) -> None:
     """Run all; at the first error stop the others and raise that error alone."""
     tasks = [asyncio.ensure_future(item) for item in work]
+    if not tasks:
+        return
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
@@ -113,7 +115,7 @@ async def _deploy(
     else:
         record = await _apply_manifests(place, service, detail)
     if before is not None:
-        await prune(place, before, record)
+        await prune(place, service.name, before, record)
     if place.wait:
         await _wait(place, service, record.manifests, detail)
         await _run_hooks(place, service, "after")
@@ -185,14 +187,13 @@ def install_order(manifests: Sequence[Manifest]) -> list[Manifest]:
     return sorted(manifests, key=rank)
 
 
-async def prune(place: Place, before: ServiceRecord, now: ServiceRecord | None) -> list[str]:
+async def prune(place: Place, service: str, before: ServiceRecord, now: ServiceRecord | None) -> list[str]:
     """Delete what a service had and has not any more; Helm does so itself for its releases.
 
     Returns:
         The objects deleted, as kubectl writes them.
     """
-    release_before = before.lock.chart.release if before.lock.chart else None
-    release_now = now.lock.chart.release if now and now.lock.chart else None
+    release_before, release_now = before.release, now.release if now else None
     if release_before and release_before != release_now:
         await place.helm.uninstall(release_before, place.namespace)
     if release_before:
@@ -204,17 +205,20 @@ async def prune(place: Place, before: ServiceRecord, now: ServiceRecord | None) 
         if item.ref.identity in wanted or item.ref.namespace not in (place.namespace, ""):
             continue
         with suppress(NotFound):
-            if await is_ours(place.cluster, item.ref, place.namespace) and await objects.delete(
+            if await is_ours(place.cluster, item.ref, place.namespace, service) and await objects.delete(
                 place.cluster, item.ref
             ):
                 deleted.append(str(item.ref))
     return deleted
 
 
-async def is_ours(cluster: Cluster, ref: ObjectRef, namespace: str) -> bool:
-    """Whether an object is there and was applied by us, into that sandbox where it lies in no namespace."""
+async def is_ours(cluster: Cluster, ref: ObjectRef, namespace: str, service: str) -> bool:
+    """Whether an object is there and was applied by us as that service's (it may be another's by now).
+
+    Outside of the namespace it must be marked as the sandbox's too.
+    """
     found = await objects.get(cluster, ref)
-    if found is None or labels.SERVICE not in (found["metadata"].get("labels") or {}):
+    if found is None or (found["metadata"].get("labels") or {}).get(labels.SERVICE) != service:
         return False
     return bool(ref.namespace) or belongs_to(found, namespace)
 

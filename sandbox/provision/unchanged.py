@@ -13,14 +13,17 @@ from sandbox.provision.plan import Plan
 _LOOKED_AT = {("apps", "Deployment"), ("apps", "StatefulSet"), ("apps", "DaemonSet"), ("", "PersistentVolumeClaim")}
 
 
-async def is_running(cluster: Cluster, plan: Plan) -> bool:
-    """Whether each workload of the newest record is there and ready."""
+async def not_running(cluster: Cluster, plan: Plan) -> set[str]:
+    """The services of the newest record that have a workload which is not there, or not ready."""
     refs = [
-        item.ref
-        for service in plan.applied.values()
+        (name, item.ref)
+        for name, service in plan.applied.items()
+        if name in plan.services
         for item in service.inventory
         if (item.group, item.kind) in _LOOKED_AT
     ]
+    if not refs:
+        return set()
     now = await cluster.server_time()
 
     async def runs(ref: ObjectRef) -> bool:
@@ -28,4 +31,5 @@ async def is_running(cluster: Cluster, plan: Plan) -> bool:
         found = await objects.get(cluster, placed)
         return found is not None and status(found, now).state == "ready"
 
-    return all(await asyncio.gather(*(runs(ref) for ref in refs)))
+    running = await asyncio.gather(*(runs(ref) for _, ref in refs))
+    return {name for (name, _), runs_well in zip(refs, running, strict=True) if not runs_well}

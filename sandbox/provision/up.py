@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -21,13 +21,13 @@ from sandbox.provision.endpoints import Endpoint, endpoints_of
 from sandbox.provision.identity import Identity, identify
 from sandbox.provision.lease import deployment_lease
 from sandbox.provision.namespace import Lifetime
-from sandbox.provision.plan import Plan
+from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.planning import Planner
 from sandbox.provision.reporter import Reporter
 from sandbox.provision.rollback import go_back
 from sandbox.provision.services import Place, deploy_services, prune
 from sandbox.provision.target import Target
-from sandbox.provision.unchanged import is_running
+from sandbox.provision.unchanged import not_running
 from sandbox.provision.workspace import workspace
 
 
@@ -126,9 +126,10 @@ async def up(target: Target, request: UpRequest, reporter: Reporter) -> UpResult
                 reporter.warn(warning)
             if request.dry_run:
                 return _planned(plan)
-            if namespace := await _nothing_to_do(cluster, plan):
+            broken = await not_running(cluster, plan)
+            if not broken and (namespace := await _nothing_to_do(cluster, plan)):
                 return await _prolong(cluster, plan, namespace)
-            return await _deploy(planner, plan, request, reporter)
+            return await _deploy(planner, plan, broken, request, reporter)
 
 
 def validate(request: UpRequest) -> None:
@@ -175,25 +176,25 @@ async def make_plan(planner: Planner, request: UpRequest) -> Plan:
 
 
 def _planned(plan: Plan) -> UpResult:
-    outcomes = tuple(ServiceOutcome(name, _action(plan, name)) for name in plan.services)
+    outcomes = tuple(ServiceOutcome(name, _action(plan, name, plan.changed)) for name in plan.services)
     removed = tuple(ServiceOutcome(name, "pruned") for name in plan.removed)
     return UpResult(None, plan.identity, plan.commit, None, outcomes + removed, notes=plan.notes, plan=plan)
 
 
-def _action(plan: Plan, name: str) -> str:
+def _action(plan: Plan, name: str, deployed: Collection[str]) -> str:
     if name not in plan.applied:
         return "created"
-    return "upgraded" if name in plan.changed else "unchanged"
+    return "upgraded" if name in deployed else "unchanged"
 
 
 async def _nothing_to_do(cluster: Cluster, plan: Plan) -> Manifest | None:
-    """The namespace, when all of the plan is deployed and runs already."""
+    """The namespace, when all of the plan is deployed already."""
     if not plan.before or plan.changed or plan.removed or plan.before[-1].outcome != "deployed":
         return None
     namespace = await ns.existing(cluster, plan.identity)
     if namespace is None or Sandbox.of(namespace, cluster.context).quota_profile != plan.profile.name:
         return None
-    return namespace if await is_running(cluster, plan) else None
+    return namespace
 
 
 async def _prolong(cluster: Cluster, plan: Plan, namespace: Manifest) -> UpResult:
@@ -202,11 +203,15 @@ async def _prolong(cluster: Cluster, plan: Plan, namespace: Manifest) -> UpResul
     return _result(cluster, plan, prolonged, plan.before[-1])
 
 
-async def _deploy(planner: Planner, plan: Plan, request: UpRequest, reporter: Reporter) -> UpResult:
+async def _deploy(
+    planner: Planner, plan: Plan, broken: Collection[str], request: UpRequest, reporter: Reporter
+) -> UpResult:
+    """Deploy what changed, and what does not run although it did not change."""
     cluster = planner.cluster
     with reporter.step(f"Namespace {plan.identity.namespace}"):
         reporter.command(equivalents.create_namespace(cluster.context, plan.identity.namespace))
         namespace = await _ensure_namespace(cluster, plan, planner.tools)
+    services = {name: service for name, service in plan.services.items() if name in plan.changed or name in broken}
     async with deployment_lease(cluster, plan.identity.namespace):
         with reporter.step(f"Guardrails: {plan.profile.name}"):
             reporter.command(equivalents.apply(cluster.context, plan.identity.namespace, "guardrails"))
@@ -217,12 +222,12 @@ async def _deploy(planner: Planner, plan: Plan, request: UpRequest, reporter: Re
             cluster, plan.identity.namespace, planner.helm, request.timeout.total_seconds(), wait=request.wait
         )
         try:
-            record = await _deploy_changes(place, plan, record, reporter)
+            record = await _deploy_changes(place, plan, services, record, reporter)
         except SandboxError as error:
             await _failed(place, plan, record, error, request, reporter)
             raise
         namespace = await ns.set_phase(cluster, plan.identity.namespace, Phase.READY)
-    return _result(cluster, plan, namespace, record)
+    return _result(cluster, plan, namespace, record, services)
 
 
 async def _ensure_namespace(cluster: Cluster, plan: Plan, tools: Mapping[str, str]) -> Manifest:
@@ -235,7 +240,9 @@ async def _ensure_namespace(cluster: Cluster, plan: Plan, tools: Mapping[str, st
 
 async def _begin_record(cluster: Cluster, plan: Plan, namespace: Manifest) -> Record:
     """Write down what is going to be applied before it is: what a killed `up` leaves is known to the next."""
-    applied = {name: service.record() for name, service in plan.services.items()}
+    applied = {
+        name: service.record().with_inventory_of(plan.applied.get(name)) for name, service in plan.services.items()
+    }
     number = plan.before[-1].number + 1 if plan.before else 1
     commit = plan.commit
     record = Record(
@@ -254,11 +261,17 @@ async def _begin_record(cluster: Cluster, plan: Plan, namespace: Manifest) -> Re
     return record
 
 
-async def _deploy_changes(place: Place, plan: Plan, record: Record, reporter: Reporter) -> Record:
-    deployed = await deploy_services(place, plan.changed, plan.applied, reporter)
+async def _deploy_changes(
+    place: Place, plan: Plan, services: Mapping[str, ServicePlan], record: Record, reporter: Reporter
+) -> Record:
+    deployed = await deploy_services(place, services, plan.applied, reporter)
     for name, service in plan.removed.items():
         with reporter.step(f"Remove {name}"):
-            await prune(place, service, None)
+            await prune(place, name, service, None)
+    # What a deployment left that was killed before it could prune.
+    for release in plan.stale_releases:
+        if await place.helm.release(release, place.namespace) is not None:
+            await place.helm.uninstall(release, place.namespace)
     unchanged = {name: plan.applied[name] for name in plan.services if name not in deployed}
     finished = record.model_copy(
         update={"outcome": "deployed", "failure": "", "services": {**plan.kept, **unchanged, **deployed}}
@@ -277,7 +290,7 @@ async def _failed(
     await ns.set_phase(place.cluster, place.namespace, Phase.FAILED)
     good = records.last_deployed(plan.before)
     if not request.rollback_on_failure:
-        error.hint = error.hint or _what_now(plan, good)
+        error.hint = "; ".join(filter(None, (error.hint, _what_now(plan, good))))
         return
     if good is None:
         error.hint = "there is no deployment before to roll back to; the sandbox stays for a look into it"
@@ -294,8 +307,10 @@ def _what_now(plan: Plan, good: Record | None) -> str:
     return f"the sandbox stays as it is: look with `sandbox status {name}`, `sandbox logs -s {name} SERVICE`{back}"
 
 
-def _result(cluster: Cluster, plan: Plan, namespace: Manifest, record: Record) -> UpResult:
-    outcomes = [ServiceOutcome(name, _action(plan, name)) for name in plan.services]
+def _result(
+    cluster: Cluster, plan: Plan, namespace: Manifest, record: Record, deployed: Collection[str] = ()
+) -> UpResult:
+    outcomes = [ServiceOutcome(name, _action(plan, name, deployed)) for name in plan.services]
     outcomes += [ServiceOutcome(name, "kept") for name in plan.kept]
     outcomes += [ServiceOutcome(name, "pruned") for name in plan.removed]
     return UpResult(

@@ -296,7 +296,8 @@ class Tool:
         return self.run(*self._up(project, *arguments), cwd=cwd or project.folder, timeout=timeout)
 
     def start_up(self, project: GitProject, *arguments: str) -> Running:
-        return self.start(*self._up(project, *arguments), cwd=project.folder)
+        """The same, by the installed command itself and with every line that it has to say."""
+        return self.start(*self._up(project, "-v", *arguments), cwd=project.folder)
 
     def plan(self, project: GitProject, *arguments: str, cwd: Path | None = None) -> Manifest:
         """What `up --dry-run` says it would do."""

@@ -161,7 +161,7 @@ def test_a_failing_upgrade_stays_and_rollback_goes_back(tool: Tool, deployed: De
     declare(project, probe_image, text="broken", args=("crash", "no database there"))
     project.commit("Break it")
 
-    failed = tool.up(project).failed(1, "no database there", "CrashLoopBackOff", "sandbox rollback")
+    failed = tool.up(project).failed(1, "no database there", "exit code 1", "sandbox rollback")
 
     assert f"record {good}" in failed.err
     assert space.annotations()["sandbox.dev/phase"] == "Failed"

@@ -247,21 +247,22 @@ def test_a_lock_deploys_the_same_digests_and_builds_nothing(
     assert ended.data["commit"]["sha"] == locked
     record = tool.run("get", "lock", "-s", built.name, "-o", "json").ok().data
     for name, service_lock in lock["services"].items():
-        assert record["services"][name]["input_digest"] == service_lock["input_digest"], name
+        for fact in ("kind", "repo", "commit", "chart", "images", "values_files"):
+            assert record["services"][name][fact] == service_lock[fact], (name, fact)
 
 
 def test_a_build_is_not_repeated_for_the_same_content(tool: Tool, built: GitProject, space: Namespace) -> None:
-    first = tool.run("lock", cwd=built.folder).ok()
+    first = tool.run("lock", "-v", cwd=built.folder).ok()
     built.write({"README": "nothing that the image holds"})
     built.commit("Explain")
 
-    # Nobody could build it again: it is in the registry under the key of its content.
     second = tool.run("lock", "-v", cwd=built.folder).ok()
 
     digests = [json.loads(e.out)["services"]["web"]["images"][0]["digest"] for e in (first, second)]
     assert digests[0] == digests[1]
     assert "COPY marker.txt" in first.err
     assert "COPY marker.txt" not in second.err
+    assert "is there" in second.err
 
 
 def test_a_lock_that_was_edited_is_refused(tool: Tool, project: GitProject, space: Namespace, tmp_path: Path) -> None:
