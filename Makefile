@@ -40,7 +40,7 @@ setup: $(READY) ## The virtual environment with the tool in it
 .PHONY: test
 test: $(READY) ## Everything: style, types, import contract, unit tests, end-to-end tests on a real cluster
 	@scripts/install-packages examples
-	@$(MAKE) -j4 --output-sync=target lint types imports unit binaries
+	@$(MAKE) -k -j4 --output-sync=target lint types imports unit binaries
 	@$(BIN)/pytest tests/e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile $(PYTEST_ARGS)
 
 .PHONY: lint
