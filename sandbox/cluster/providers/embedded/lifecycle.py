@@ -112,6 +112,10 @@ async def create(name: str, *, control_plane_only: bool, install_packages: bool,
         if existing and existing.control_plane_only != control_plane_only:
             shape = "a control plane alone" if existing.control_plane_only else "a whole node"
             raise InvalidInput(f"cluster {name} exists and is {shape}", hint="delete it first, or take another name")
+        if existing and existing.digest != binaries.digest and node.holder(directory) is not None:
+            progress(
+                f"cluster {name} runs an older build; after `sandbox cluster delete {name}` it is made with this one"
+            )
         try:
             if existing is None:
                 await node.kill(directory)  # of a cluster whose record is damaged
