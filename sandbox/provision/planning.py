@@ -82,7 +82,9 @@ class Planner:
         """The project's files at the commit that was asked for, and the tools' versions held against it."""
         if request.lock:
             self.lock = await asyncio.to_thread(read_lock, request.lock)
-            sources = await resolve_locked(self.lock, settings=self.settings, workspace=self.workspace)
+            sources = await resolve_locked(
+                self.lock, settings=self.settings, workspace=self.workspace, say=self._notes.append
+            )
         else:
             sources = await resolve_sources(
                 request.folder,
@@ -91,6 +93,7 @@ class Planner:
                 dirty=request.dirty,
                 settings=self.settings,
                 workspace=self.workspace,
+                say=self._notes.append,
             )
         self.tools = {"sandbox": sandbox.__version__, **await asyncio.to_thread(tools.tool_versions)}
         self.tools["kubernetes"] = await self.cluster.version()
@@ -348,7 +351,7 @@ class Planner:
         part = lock.model_copy(update={"services": {n: s for n, s in lock.services.items() if n in wanted}})
         if not part.services:
             return {}
-        sources = await resolve_locked(part, settings=self.settings, workspace=self.workspace)
+        sources = await resolve_locked(part, settings=self.settings, workspace=self.workspace, say=self._notes.append)
         images = _images_of(part, wanted)
         return await self._render_services(sorted(wanted), request, settled, sources, identity, images)
 

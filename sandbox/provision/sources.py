@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,30 +54,32 @@ async def resolve_sources(
     dirty: bool,
     settings: Settings,
     workspace: Path,
+    say: Callable[[str], None],
 ) -> Sources:
     """Resolve the ref, export its tree, read the project in it, and the same for services of other repositories.
 
     Args:
         folder: any folder of the working tree; used when no ``repo`` is given.
         repo: URL of a repository, instead of a folder.
+        say: is told what a tree lacks, such as a submodule.
 
     Raises:
         InvalidInput: unknown ref, hostile URL, invalid sandbox.yaml.
         Unreachable: a remote does not answer.
     """
-    own = await _own_source(folder, repo, ref, dirty=dirty, settings=settings, workspace=workspace)
+    own = await _own_source(folder, repo, ref, dirty=dirty, settings=settings, workspace=workspace, say=say)
     # What a service needs may come from a base: the selection has the last word on unknown needs.
     loaded = await asyncio.to_thread(
         load_project, own.tree, name_hint=repository_name(own.commit.repo), allow_unknown_needs=True
     )
     declared = manifest.origins(loaded.project, own.commit.repo)
     origins = {name: (origin.repo, origin.ref) for name, origin in declared.items()}
-    others = await _export_all(set(origins.values()), settings, workspace)
+    others = await _export_all(set(origins.values()), settings, workspace, say)
     by_service = {name: others[origins[name]] if name in origins else own for name in loaded.project.services}
     return Sources(own, loaded, by_service, dict.fromkeys(by_service, own))
 
 
-async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path) -> Sources:
+async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path, say: Callable[[str], None]) -> Sources:
     """The same for a lock: each service as the commit declared it, from the commit where it lay.
 
     Raises:
@@ -92,7 +94,7 @@ async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path) -> 
         )
     declared = {name: (s.declared_repo, s.declared_commit) for name, s in lock.services.items()}
     placed = {name: (s.repo, s.commit) for name, s in lock.services.items()}
-    trees = await _export_all({*declared.values(), *placed.values()}, settings, workspace)
+    trees = await _export_all({*declared.values(), *placed.values()}, settings, workspace, say)
     loaded = {}
     for origin in set(declared.values()):
         loaded[origin] = await asyncio.to_thread(
@@ -114,34 +116,44 @@ async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path) -> 
 
 
 async def _own_source(
-    folder: Path | None, repo: str | None, ref: str | None, *, dirty: bool, settings: Settings, workspace: Path
+    folder: Path | None,
+    repo: str | None,
+    ref: str | None,
+    *,
+    dirty: bool,
+    settings: Settings,
+    workspace: Path,
+    say: Callable[[str], None],
 ) -> Source:
     if repo is not None:
         if dirty:
             raise InvalidInput("--dirty needs a working tree", hint="leave out --repo, or leave out --dirty")
-        return await _export(repo, ref, settings, workspace)
+        return await _export(repo, ref, settings, workspace, say)
     if dirty and ref is not None:
         raise InvalidInput("--dirty deploys the working tree as it is", hint="leave out --ref, or leave out --dirty")
     root = await in_thread(git.repository_root, folder or Path.cwd())
     commit = await in_thread(git.resolve, root, ref)
     tree = workspace / f"tree-{commit.short}"
-    exported = await in_thread(git.export, commit, root, tree, dirty=dirty, allow=frozenset(settings.git_allow))
+    allow = frozenset(settings.git_allow)
+    exported = await in_thread(git.export, commit, root, tree, dirty=dirty, allow=allow, say=say)
     return Source(exported, str(root), tree)
 
 
 async def _export_all(
-    origins: Collection[tuple[str, str | None]], settings: Settings, workspace: Path
+    origins: Collection[tuple[str, str | None]], settings: Settings, workspace: Path, say: Callable[[str], None]
 ) -> dict[tuple[str, str | None], Source]:
     ordered = sorted(origins, key=str)
-    sources = await asyncio.gather(*(_export(repo, ref, settings, workspace) for repo, ref in ordered))
+    sources = await asyncio.gather(*(_export(repo, ref, settings, workspace, say) for repo, ref in ordered))
     return dict(zip(ordered, sources, strict=True))
 
 
-async def _export(repo: str, ref: str | None, settings: Settings, workspace: Path) -> Source:
+async def _export(
+    repo: str, ref: str | None, settings: Settings, workspace: Path, say: Callable[[str], None]
+) -> Source:
     commit = await in_thread(git.resolve_remote, repo, ref)
     tree = workspace / f"tree-{slug(repository_name(repo))}-{commit.short}"
     if not tree.exists():
-        commit = await in_thread(git.export, commit, repo, tree, allow=frozenset(settings.git_allow))
+        commit = await in_thread(git.export, commit, repo, tree, allow=frozenset(settings.git_allow), say=say)
     return Source(replace(commit, pushed=True), repo, tree)
 
 

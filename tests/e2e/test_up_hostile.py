@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import GitProject, Namespace, Tool, config_map, deployment, documents
+from tests.e2e.projects import Ended, GitProject, Namespace, Tool, config_map, deployment, documents
 
 SECRET = "token-of-the-user"
 
@@ -128,26 +128,27 @@ def test_a_kustomization_that_reaches_out_of_the_tree_is_refused(
 def test_a_build_sees_neither_the_kubeconfig_nor_the_environment(
     tool: Tool, project: GitProject, probe_storage: str, space: Namespace
 ) -> None:
-    kubeconfig = tool.cluster.kubeconfig
-    reads = [kubeconfig, tool.home / ".kube" / "config", Path("/root/.kube/config"), tool.home / "credentials"]
     (tool.home / "credentials").write_text(SECRET)
-    lines = [f"FROM {probe_storage}", 'RUN ["/probe", "environment"]']
     image = f"{project.name}/web"
     web = project.manifests("web", deployment("web", image, "sleep"))
     project.declare({"web": web | {"images": [{"name": image, "build": {"context": "web"}}]}})
-
     hostile = tool.with_environment(AWS_SECRET_ACCESS_KEY=SECRET, GITHUB_TOKEN=SECRET)
-    for path in reads:
-        project.write({"web/Containerfile": "\n".join([*lines, f'RUN ["/probe", "read", "{path}"]']) + "\n"})
+
+    def build(*commands: str) -> Ended:
+        runs = [f"RUN {json.dumps(['/probe', *command.split()])}" for command in commands]
+        project.write({"web/Containerfile": "\n".join([f"FROM {probe_storage}", *runs]) + "\n"})
         project.commit()
+        return hostile.up(project, "--builder", "buildah")
 
-        ended = hostile.up(project, "--builder", "buildah").failed(1, str(path), "no such file")
-
-        # The environment was printed; it holds what a build needs and nothing of the user's.
-        assert "PATH=" in ended.err
-        assert SECRET not in ended.err
-        assert "KUBECONFIG" not in ended.err
-        assert "client-key-data" not in ended.err
+    printed = build("environment", "crash enough").failed(1, "PATH=", "enough").err
+    assert SECRET not in printed
+    assert "KUBECONFIG" not in printed
+    assert str(tool.home) not in printed
+    for path in (tool.cluster.kubeconfig, tool.home / "credentials", "/etc/shadow", "/proc/1/environ"):
+        read = build(f"read {path}").failed(1, str(path)).err
+        assert "no such file" in read or "permission denied" in read
+        assert SECRET not in read
+        assert "client-key-data" not in read
     assert space.itself() is None
 
 
