@@ -79,12 +79,8 @@ def is_final(symptom: Symptom, *, lasted: float, settled_at: datetime | None) ->
 # -- status -----------------------------------------------------------------------------------------------------
 
 
-def status(obj: Manifest, now: datetime | None = None) -> Status:
-    """How an object stands.
-
-    Args:
-        now: the server's time; taken for what the object itself cannot tell.
-    """
+def status(obj: Manifest) -> Status:
+    """How an object stands."""
     metadata = obj.get("metadata") or {}
     if metadata.get("deletionTimestamp"):
         return Status("progressing", "it is being deleted")

@@ -194,7 +194,7 @@ def service_statuses(
     symptoms = _symptoms(contents, events, service_of, now)
     found = []
     for name in sorted({*members, *(record.services if record else ())}):
-        workloads = [_workload(m, readiness.status(m, now)) for m in members[name] if _counts(m)]
+        workloads = [_workload(m, readiness.status(m)) for m in members[name] if _counts(m)]
         workloads += _missing(name, members[name], record)
         if not name and not workloads:
             continue
@@ -273,7 +273,7 @@ def _symptoms(
 ) -> defaultdict[str, list[tuple[Finding, bool]]]:
     """What is wrong with each service, and whether that has lasted too long to mend itself."""
     by_uid = {m["metadata"]["uid"]: m for m in contents}
-    unready = {uid for uid, m in by_uid.items() if readiness.status(m, now).state != "ready"}
+    unready = {uid for uid, m in by_uid.items() if readiness.status(m).state != "ready"}
     found: defaultdict[str, list[tuple[Finding, bool]]] = defaultdict(list)
 
     def note(symptom: Symptom, service: str, began: datetime | None) -> None:

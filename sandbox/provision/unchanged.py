@@ -24,12 +24,11 @@ async def not_running(cluster: Cluster, plan: Plan) -> set[str]:
     ]
     if not refs:
         return set()
-    now = await cluster.server_time()
 
     async def runs(ref: ObjectRef) -> bool:
         placed = ObjectRef(ref.group, ref.version, ref.kind, ref.name, plan.identity.namespace)
         found = await objects.get(cluster, placed)
-        return found is not None and status(found, now).state == "ready"
+        return found is not None and status(found).state == "ready"
 
     running = await asyncio.gather(*(runs(ref) for _, ref in refs))
     return {name for (name, _), runs_well in zip(refs, running, strict=True) if not runs_well}

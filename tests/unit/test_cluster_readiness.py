@@ -148,7 +148,7 @@ DAEMONS = {"desiredNumberScheduled": 3, "currentNumberScheduled": 3, "updatedNum
     ],
 )
 def test_status(found: Manifest, state: str, message: str) -> None:
-    standing = status(found, NOW)
+    standing = status(found)
     assert standing.state == state
     assert message in standing.message
 
