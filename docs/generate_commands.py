@@ -70,8 +70,7 @@ def _command(command: Any, path: str) -> Iterator[str]:
         for name, nested in commands.items():
             yield from _command(nested, f"{path} {name}")
         return
-    context = typer.Context(command, info_name=path)
-    yield f"```\n{' '.join([path, *command.collect_usage_pieces(context)])}\n```\n"
+    yield f"```\n{' '.join([path, *command.collect_usage_pieces(_context(command))])}\n```\n"
     yield f"{_paragraphs(command.help or '')}\n"
     common = _options(typer.main.get_command(app))
     if rows := [row for row in _options(command) if row not in common]:
@@ -80,9 +79,15 @@ def _command(command: Any, path: str) -> Iterator[str]:
 
 def _options(command: Any) -> list[tuple[str, str]]:
     """Arguments and options with their help, as ``--help`` shows them."""
-    context = typer.Context(command)
+    context = _context(command)
     records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
     return [(f"`{names}`", text) for names, text in filter(None, records) if text]
+
+
+def _context(command: Any) -> typer.Context:
+    """A command's context, as it is when it is run: what the root command sets holds for all."""
+    root = typer.main.get_command(app)
+    return typer.Context(command, parent=typer.Context(root, **root.context_settings))
 
 
 def _paragraphs(text: str) -> str:
