@@ -39,13 +39,20 @@ class Settings(ConfigModel):
 
     def quota_paths(self, folder: Path) -> list[Path]:
         """The quota folders as paths; relative to the settings file's folder."""
-        return [folder / Path(text).expanduser() for text in self.quota_folders]
+        return [folder / _expanded(text) for text in self.quota_folders]
 
 
 def settings_path(environment: Mapping[str, str] = os.environ) -> Path:
     """Where the settings are, or would be."""
     given = environment.get("SANDBOX_CONFIG")
-    return Path(given).expanduser() if given else platformdirs.user_config_path("sandbox") / "config.yaml"
+    return _expanded(given) if given else platformdirs.user_config_path("sandbox") / "config.yaml"
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InvalidInput(f"{text!r} is in the home folder of nobody") from None
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:

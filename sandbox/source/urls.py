@@ -49,12 +49,23 @@ def parse_address(text: str) -> Address:
     if "://" in text:
         return _parse_url(text)
     match = _SCP.fullmatch(text)
-    if match and not Path(text).exists():
+    if match and not _exists(text):
         if match["host"].startswith("-") or (match["user"] or "").startswith("-"):
             raise InvalidInput(f"{text!r} is not the address of a repository: its host begins with a dash")
         return Address(text)
-    path = Path(os.path.normpath(Path.cwd() / Path(text).expanduser()))
+    try:
+        path = Path(os.path.normpath(Path.cwd() / Path(text).expanduser()))
+    except RuntimeError:
+        raise InvalidInput(f"{text!r} is in the home folder of nobody", hint=_HINT) from None
     return Address(str(path), path)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:
+        # Too long to be a path, for example.
+        return False
 
 
 def _parse_url(text: str) -> Address:
@@ -90,7 +101,8 @@ def public_address(text: str, relative_to: Path) -> str:
         # A transport that we would not use, but that the user's own git may: shown, never used.
         return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text.partition("?")[0])
     if address.path is not None and "://" not in text:
-        return str(Path(os.path.normpath(relative_to / Path(text).expanduser())))
+        path = address.path if text.startswith("~") else relative_to / text
+        return str(Path(os.path.normpath(path)))
     return address.shown
 
 

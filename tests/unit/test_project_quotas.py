@@ -152,4 +152,6 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
     assert settings_path({}).name == "config.yaml"
+    with pytest.raises(InvalidInput, match="home folder of nobody"):
+        settings_path({"SANDBOX_CONFIG": "~no-such-user/x.yaml"})
     assert settings_path({"SANDBOX_CONFIG": "~/x.yaml"}) == Path.home() / "x.yaml"

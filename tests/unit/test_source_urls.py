@@ -64,6 +64,7 @@ def test_addresses_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "https://git.example:port/x",
         "",
         "  ",
+        "~no-such-user/x",
         "https://git.example/x\n--upload-pack=y",
         "a\0b",
     ],
