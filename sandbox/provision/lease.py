@@ -20,7 +20,7 @@ from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import AlreadyExists, Conflict, NotFound
 from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339, short_duration
-from sandbox.model.errors import Busy, OperationFailed, SandboxError
+from sandbox.model.errors import Busy, OperationFailed, SandboxError, Unreachable
 from sandbox.model.objects import Manifest, ObjectRef
 
 DURATION = timedelta(seconds=30)
@@ -34,6 +34,7 @@ async def deployment_lease(cluster: Cluster, namespace: str) -> AsyncIterator[No
     Raises:
         Busy: somebody else deploys there now.
         OperationFailed: the lease was lost while the block ran (it is cancelled then).
+        Unreachable: so was the cluster.
     """
     lease = await _acquire(cluster, namespace)
     holder = lease["spec"]["holderIdentity"]
@@ -55,6 +56,8 @@ async def deployment_lease(cluster: Cluster, namespace: str) -> AsyncIterator[No
     try:
         yield
     except asyncio.CancelledError:
+        if lost and isinstance(lost[0], Unreachable):
+            raise lost[0] from None
         if lost:
             raise OperationFailed(
                 f"the deployment lease of {namespace} was lost", why=str(lost[0]), hint="run the command again"

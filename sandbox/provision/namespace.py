@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,7 +13,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_dela
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
-from sandbox.cluster.errors import AlreadyExists
+from sandbox.cluster.errors import AlreadyExists, Forbidden
 from sandbox.model import labels
 from sandbox.model.durations import format_duration, from_rfc3339, to_rfc3339
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused
@@ -41,6 +42,32 @@ class Lifetime:
 
 def reference(namespace: str) -> ObjectRef:
     return ObjectRef("", "v1", "Namespace", namespace)
+
+
+async def find(cluster: Cluster, name: str) -> Manifest | None:
+    """The namespace, also for those who may not get just any namespace; None where it is not there."""
+    try:
+        return await objects.get(cluster, reference(name))
+    except Forbidden:
+        # A developer's rights in a namespace begin when it is theirs; that it is not there, the list tells.
+        with suppress(Forbidden):
+            async for found in objects.list_(cluster, "v1", "Namespace", field_selector=f"metadata.name={name}"):
+                return found
+        return None
+
+
+async def check_may_create(cluster: Cluster, identity: Identity) -> None:
+    """Find out now what would be refused only after everything was built.
+
+    Raises:
+        Refused: no permission to create namespaces.
+    """
+    if not await cluster.can_i("create", "", "namespaces"):
+        raise Refused(
+            f"no permission to create the namespace {identity.namespace}",
+            why=f"{identity.created_by} may not create namespaces in {cluster.context}",
+            hint="ask for the right (`kubectl auth can-i create namespaces`), or name a sandbox that is there",
+        )
 
 
 async def existing(cluster: Cluster, identity: Identity) -> Manifest | None:
@@ -77,7 +104,7 @@ async def _settled(cluster: Cluster, name: str) -> Manifest | None:
         retry=retry_if_result(lambda ns: ns is not None and "deletionTimestamp" in ns["metadata"]),
     )
     try:
-        return await retrying(objects.get, cluster, reference(name))
+        return await retrying(find, cluster, name)
     except RetryError as error:
         conditions = (error.last_attempt.result().get("status") or {}).get("conditions") or []
         raise OperationFailed(
