@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import pytest
 
 from sandbox.cluster.providers import ClusterInfo
+from tests.conftest import kubectl
+from tests.e2e.bounded import until
 from tests.e2e.projects import (
     Ended,
     GitProject,
@@ -225,3 +230,53 @@ def test_workloads_of_all_kinds_are_waited_for(
     assert space.get("deployment", "deployment")["status"]["availableReplicas"] == 1
     assert space.get("job", "done")["status"]["succeeded"] == 1
     assert space.get("persistentvolumeclaim", "data")["status"]["phase"] == "Bound"
+
+
+@pytest.fixture
+def gadgets(cluster: ClusterInfo, project: GitProject) -> Iterator[str]:
+    """The API group of a kind of custom resources that is only this test's."""
+    group = f"{project.name}.example.com"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "subresources": {"status": {}}}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"gadgets.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"plural": "gadgets", "singular": "gadget", "kind": "Gadget"},
+            "versions": [{**version, "schema": {"openAPIV3Schema": anything}}],
+        },
+    }
+    kubectl(cluster, "apply", "-f", "-", stdin=documents(definition))
+    kubectl(cluster, "wait", "--for=condition=Established", f"crd/gadgets.{group}", "--timeout=20s")
+    yield group
+    kubectl(cluster, "delete", "crd", f"gadgets.{group}", "--wait=false")
+
+
+def test_a_custom_resource_is_waited_for_until_its_condition_says_that_it_is_ready(
+    tool: Tool, project: GitProject, space: Namespace, gadgets: str
+) -> None:
+    gadget = {"apiVersion": f"{gadgets}/v1", "kind": "Gadget", "metadata": {"name": "radio"}, "spec": {"size": 1}}
+    project.declare({"radio": project.manifests("radio", gadget)})
+    project.commit()
+
+    def say(status: str, message: str) -> None:
+        conditions = [{"type": "Ready", "status": status, "reason": "Tuning", "message": message}]
+        patch = json.dumps({"status": {"observedGeneration": 1, "conditions": conditions}})
+        words = ("patch", f"gadgets.{gadgets}/radio", "--subresource=status", "--type=merge", "-p", patch)
+        until(lambda: space.kubectl(*words) if radio_is_there() else None, "the gadget can be patched", 20)
+
+    def radio_is_there() -> bool:
+        found = space.itself()
+        return found is not None and "radio" in space.names(f"gadgets.{gadgets}")
+
+    running = tool.start_up(project)
+    running.read_until("• Deploy radio")
+    say("False", "looking for a station")
+    running.read_until("looking for a station")
+    assert running.process.poll() is None
+    say("True", "found one")
+
+    running.wait(30).ok()
