@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from sandbox.cli.output import OutputClosed, printable
 from sandbox.model.errors import SandboxError
 
 FAILED = 1
@@ -18,10 +19,6 @@ USAGE = 2
 INTERRUPTED = 128 + signal.SIGINT
 # What a shell reports for a program that SIGPIPE ended: `sandbox logs | head` is no failure of ours.
 OUTPUT_CLOSED = 128 + signal.SIGPIPE
-
-
-class OutputClosed(Exception):
-    """Whoever read our standard output has gone; there is nobody left to tell anything."""
 
 
 def exit_code_of(command: Callable[[], Any], *, debug: bool) -> int:
@@ -85,7 +82,6 @@ def _leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
 
 
 def _show(error: SandboxError, *, debug: bool) -> None:
-    from sandbox.cli.output import printable
 
     if debug:
         traceback.print_exception(error)
@@ -106,7 +102,6 @@ def _show_usage(error: typer.TyperException) -> int:
 
 
 def _show_unexpected(error: Exception, *, debug: bool) -> None:
-    from sandbox.cli.output import printable
 
     if debug:
         traceback.print_exception(error)

@@ -19,7 +19,6 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Generic, TextIO, TypeVar
 
-from sandbox.cli.errors import OutputClosed
 from sandbox.cli.formats import Format
 from sandbox.model.durations import format_duration, to_rfc3339
 
@@ -38,6 +37,10 @@ _ANSI = {
     "cyan": "36",
     "grey": "90",
 }
+
+
+class OutputClosed(Exception):
+    """Whoever read our standard output has gone; there is nobody left to tell anything."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from sandbox.model.errors import InvalidInput
 from sandbox.model.record import Lock
 from sandbox.provision.planning import Planner
 from sandbox.provision.reporter import Reporter
+from sandbox.provision.request import UpRequest
 from sandbox.provision.target import Target
-from sandbox.provision.up import UpRequest, make_plan, validate
+from sandbox.provision.up import make_plan, validate
 from sandbox.provision.workspace import workspace
 
 

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
@@ -27,21 +26,20 @@ from sandbox.project.config import Project, Service
 from sandbox.project.quotas import QuotaProfile, choose_profile, load_profiles, profile_folders
 from sandbox.project.settings import Settings, load_settings, settings_path
 from sandbox.provision import mocks, preflight, records
+from sandbox.provision import namespace as ns
 from sandbox.provision.base import Base, base_services, shared_services
 from sandbox.provision.identity import Identity
 from sandbox.provision.inspect import find_sandbox
 from sandbox.provision.locks import read_lock
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.reporter import Reporter
+from sandbox.provision.request import UpRequest
 from sandbox.provision.selection import Selection, select
 from sandbox.provision.sources import Source, Sources, resolve_locked, resolve_sources
 from sandbox.provision.target import Target
 from sandbox.render.render import Rendered, RenderRequest, render
 from sandbox.render.setvalues import refuse_set_for_others
 from sandbox.render.transform import label, place
-
-if TYPE_CHECKING:
-    from sandbox.provision.up import UpRequest
 
 _LOCAL_REGISTRY = ObjectRef("", "v1", "ConfigMap", "local-registry-hosting", "kube-public")
 # Each takes a process; more at once than this only makes each slower.
@@ -144,7 +142,14 @@ class Planner:
         return load_profiles(folders, say=self._notes.append)
 
     async def records_of(self, identity: Identity) -> list[Record]:
-        """The sandbox's records; none where it is not there yet."""
+        """The sandbox's records; none where it is not there yet.
+
+        Raises:
+            Refused: it is not there, and we may not make it.
+        """
+        if await ns.find(self.cluster, identity.namespace) is None:
+            await ns.check_may_create(self.cluster, identity)
+            return []
         return await records.load_records(self.cluster, identity.namespace)
 
     async def images(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
-from pathlib import Path
+from dataclasses import dataclass
 
 from sandbox.cluster.client import Cluster
 from sandbox.model.durations import parse_duration
-from sandbox.model.errors import InvalidInput, SandboxError
+from sandbox.model.errors import InvalidInput, SandboxError, Unreachable
 from sandbox.model.failure import NotReady
 from sandbox.model.objects import Manifest
 from sandbox.model.record import Record
@@ -24,48 +22,12 @@ from sandbox.provision.namespace import Lifetime
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.planning import Planner
 from sandbox.provision.reporter import Reporter
+from sandbox.provision.request import UpRequest
 from sandbox.provision.rollback import go_back
 from sandbox.provision.services import Place, deploy_services, prune
 from sandbox.provision.target import Target
 from sandbox.provision.unchanged import not_running
 from sandbox.provision.workspace import workspace
-
-
-@dataclass(frozen=True)
-class UpRequest:
-    """What the user asked for; None where they left the choice to the project's defaults.
-
-    Attributes:
-        folder: any folder of the working tree (None: the current one).
-        only: services to deploy, with what they need; empty for all.
-        set_values: ``service.path=value`` as helm's ``--set``; without a service, for all charts.
-        lock: deploy exactly this lock file.
-        owner: for whom, when not for the authenticated user (CI).
-        timeout: how long one service may take to become ready.
-    """
-
-    folder: Path | None = None
-    repo: str | None = None
-    ref: str | None = None
-    name: str | None = None
-    quota: str | None = None
-    ttl: str | None = None
-    env: str | None = None
-    base: str | None = None
-    only: tuple[str, ...] = ()
-    values_files: tuple[Path, ...] = ()
-    set_values: tuple[str, ...] = ()
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    lock: Path | None = None
-    owner: str | None = None
-    dirty: bool = False
-    dry_run: bool = False
-    wait: bool = True
-    rollback_on_failure: bool = False
-    allow_cluster_scoped: bool = False
-    builder: str | None = None
-    registry: str | None = None
-    timeout: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -284,6 +246,10 @@ async def _failed(
     place: Place, plan: Plan, record: Record, error: SandboxError, request: UpRequest, reporter: Reporter
 ) -> None:
     """Note the failure; go back to the deployment before, when asked and when there is one."""
+    if isinstance(error, Unreachable):
+        # There is nobody to note it down: the record says "interrupted" already.
+        error.hint = error.hint or "run the same command again when the cluster answers: it goes on from there"
+        return
     failure = error.findings[0].lines()[0] if isinstance(error, NotReady) and error.findings else error.what
     failed = record.model_copy(update={"failure": failure})
     await records.save(place.cluster, place.namespace, failed)

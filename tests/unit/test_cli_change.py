@@ -21,7 +21,7 @@ from sandbox.provision import down as down_core
 from sandbox.provision import lock as lock_core
 from sandbox.provision.down import DownResult
 from sandbox.provision.locks import read_lock
-from sandbox.provision.up import UpRequest
+from sandbox.provision.request import UpRequest
 
 
 def _sandbox(*arguments: str, answer: str | None = None) -> Any:

@@ -21,8 +21,9 @@ from sandbox.provision import up as core
 from sandbox.provision.endpoints import Endpoint
 from sandbox.provision.identity import Identity
 from sandbox.provision.plan import Plan, ServicePlan
+from sandbox.provision.request import UpRequest
 from sandbox.provision.target import Target
-from sandbox.provision.up import ServiceOutcome, UpRequest, UpResult
+from sandbox.provision.up import ServiceOutcome, UpResult
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 IDENTITY = Identity("dana", "dana", "shop", "main", "dana-shop-main", "dana-shop-main")

@@ -67,7 +67,7 @@ def lock(
     from sandbox.cli.run import run
     from sandbox.provision.lock import make_lock
     from sandbox.provision.locks import write_lock
-    from sandbox.provision.up import UpRequest
+    from sandbox.provision.request import UpRequest
 
     request = UpRequest(
         folder=None if repo else Path.cwd(),

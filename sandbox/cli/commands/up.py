@@ -136,7 +136,7 @@ def up(
     Running it again with the same commit changes nothing but the expiry. What fails stays for you to
     look into (`sandbox status`, `sandbox logs`); `sandbox rollback` goes back.
     """
-    from sandbox.provision.up import UpRequest
+    from sandbox.provision.request import UpRequest
     from sandbox.provision.up import up as deploy
 
     if repo is not None and (folder is not None or dirty):
