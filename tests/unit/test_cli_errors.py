@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from sandbox.cli import errors
+from sandbox.cli import errors, output
 from sandbox.cli.run import run
 from sandbox.cluster import errors as cluster_errors
 from sandbox.model import errors as model
@@ -123,7 +123,7 @@ def test_a_reader_that_leaves_tasks_side_by_side_gets_no_complaint(
     monkeypatch.setattr(os, "dup2", lambda *_: None)
 
     def command() -> None:
-        raise ExceptionGroup("", [errors.OutputClosed()])
+        raise ExceptionGroup("", [output.OutputClosed()])
 
     assert errors.exit_code_of(command, debug=False) == 141
     assert capfd.readouterr().err == ""
