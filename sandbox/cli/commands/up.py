@@ -22,6 +22,7 @@ from sandbox.model.durations import parse_duration
 from sandbox.model.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from sandbox.model.images import ResolvedImage
     from sandbox.model.source import Commit
     from sandbox.provision.endpoints import Endpoint
     from sandbox.provision.plan import Plan, ServicePlan
@@ -275,11 +276,16 @@ def _plan_lines(result: UpResult, plan: Plan) -> list[str]:
         Column("ACTION", lambda row: row[1]),
         Column("KIND", lambda row: row[2].lock.kind if row[2] else ""),
         Column("OBJECTS", lambda row: str(len(row[2].manifests) + len(row[2].hooks)) if row[2] else ""),
-        Column("IMAGES", lambda row: ", ".join(i.reference for i in row[2].images) if row[2] else ""),
+        Column("IMAGES", lambda row: ", ".join(map(_image, row[2].images)) if row[2] else ""),
     ]
     lines += output.table_lines(services, columns)
     lines += ["", *output.table_lines(_quota_rows(plan), _QUOTA_COLUMNS)]
     return [output.printable(line) for line in [*lines, "", "Nothing was changed."]]
+
+
+def _image(image: ResolvedImage) -> str:
+    """An image as short as it can be told from others; a dry run builds none."""
+    return f"{image.name} ({image.digest.removeprefix('sha256:')[:12] or 'to be built'})"
 
 
 _QUOTA_COLUMNS: list[Column[tuple[str, str, str]]] = [
