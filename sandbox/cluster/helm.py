@@ -24,7 +24,7 @@ from sandbox.cluster import errors as api
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.tools import find_tool
-from sandbox.cluster.yamlstream import manifests_of
+from sandbox.cluster.yamlstream import json_for_yaml, manifests_of
 from sandbox.model.errors import Busy, InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
 from sandbox.model.objects import Manifest
 
@@ -146,7 +146,11 @@ class Helm:
             command += ["--api-versions", version]
         what = f"the chart of release {release} does not render"
         output = await _run(
-            self._command(force_conflicts=False), command, what, json.dumps(dict(values)).encode(), error=InvalidInput
+            self._command(force_conflicts=False),
+            command,
+            what,
+            json_for_yaml(dict(values)).encode(),
+            error=InvalidInput,
         )
         rendered = await asyncio.to_thread(manifests_of, output.decode(), shown_as=f"what the chart {release} renders")
         hooks = [manifest for manifest in rendered if is_hook(manifest)]
@@ -439,7 +443,7 @@ def _frozen_files(release: HelmRelease) -> dict[str, bytes]:
     metadata = {k: v for k, v in (release.chart.get("metadata") or {}).items() if v is not None and k != "dependencies"}
     files = {"Chart.yaml": _as_yaml(metadata), "values.yaml": b"{}\n"}
     for number, manifest in enumerate([*release.manifests, *release.hooks]):
-        text = json.dumps(_without_namespace(manifest, release.namespace), indent=1)
+        text = json_for_yaml(_without_namespace(manifest, release.namespace), indent=1)
         # JSON is YAML; braces of its own would be taken for template actions.
         files[f"templates/{number:04}.yaml"] = text.replace("{{", '{{ "{{" }}').encode()
     return files

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from typing import Any
 
 import pyhelm3
 from pyhelm3 import errors
+
+from sandbox.cluster.yamlstream import json_for_yaml
 
 # Helm marks the release as failed when it is told to end; a request or two.
 _GRACE_S = 5.0
@@ -55,9 +58,14 @@ class HelmCommand(pyhelm3.Command):  # type: ignore[misc]
     async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
         """Run Helm and return what it puts out.
 
+        Args:
+            input: values as JSON; pyhelm3 writes emojis in them in a way that Helm cannot read.
+
         Raises:
             pyhelm3.errors.Error: it failed; its own words are in ``stderr``.
         """
+        if input is not None:
+            input = json_for_yaml(json.loads(input)).encode()
         process = await asyncio.create_subprocess_exec(
             *self.argv(command),
             stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Read the YAML that Helm writes as Helm itself would: every document a dictionary, no dates, no base 60.
+"""YAML to and from Helm: read what it writes as Helm itself would, with no dates and no base 60.
 
 PyYAML makes a date of ``2024-01-31`` and 90 of ``1:30``; Kubernetes' own reader (go.yaml.in/yaml/v2) leaves both as
 text. On libyaml's parser, for charts of thousands of lines.
@@ -6,6 +6,7 @@ text. On libyaml's parser, for charts of thousands of lines.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +66,19 @@ _Loader.add_constructor(f"{_TAG}float", _number)
 _Loader.add_constructor(f"{_TAG}bool", _boolean)
 # `!!timestamp` by name is text too, as everything in JSON that is no number or word.
 _Loader.add_constructor(f"{_TAG}timestamp", lambda loader, node: node.value)
+
+
+# What a YAML stream may not hold as it is, and a JSON text may.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+def json_for_yaml(data: Any, *, indent: int | None = None) -> str:
+    """JSON that every YAML reader takes.
+
+    JSON's escape of an emoji is two halves (``\\ud83d\\ude00``), which YAML does not know: it stands there as it is.
+    """
+    text = json.dumps(data, ensure_ascii=False, indent=indent)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def manifests_of(text: str, *, shown_as: str) -> list[Manifest]:
