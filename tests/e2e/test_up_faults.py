@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,17 @@ from cryptography.x509.oid import NameOID
 
 from sandbox.cluster.providers import ClusterInfo
 from tests.conftest import kubectl
-from tests.e2e.projects import GitProject, Manifest, Namespace, Tool, config_map, deployment
-from tests.e2e.proxy import proxied
+from tests.e2e.projects import (
+    GitProject,
+    Manifest,
+    Namespace,
+    Running,
+    Tool,
+    config_map,
+    deployment,
+    temporary_project,
+)
+from tests.e2e.proxy import Proxy, proxied
 
 # Seconds in which a command gives up on a server that does not answer.
 BOUND = 60
@@ -132,29 +142,32 @@ def with_two_services(project: GitProject, image: str) -> None:
     project.commit()
 
 
-@pytest.mark.parametrize("step", ["• Resolve images", "• Namespace", "• Guardrails", "• Deploy second", "0 of 1"])
-def test_a_server_that_goes_away_meanwhile_is_said_and_a_second_run_converges(
-    tool: Tool,
-    project: GitProject,
-    space: Namespace,
-    cluster: ClusterInfo,
-    probe_image: str,
-    tmp_path: Path,
-    step: str,
-) -> None:
-    with_two_services(project, probe_image)
-    path = tmp_path / "through-the-proxy"
-    with proxied(cluster, path) as proxy:
-        running = tool.with_environment(KUBECONFIG=str(path)).start_up(project)
-        running.read_until(step)
-        proxy.cut()
-        running.wait(BOUND).failed(5, f"127.0.0.1:{proxy.port}")
+STEPS = ["• Resolve images", "• Namespace", "• Guardrails", "• Deploy second", "0 of 1"]
 
-    itself = space.itself()
-    assert itself is None or itself["metadata"]["annotations"]["sandbox.dev/expires-at"]
-    tool.up(project).ok()
-    assert space.get("deployment", "second")["status"]["availableReplicas"] == 1
-    assert space.annotations()["sandbox.dev/phase"] == "Ready"
+
+def test_a_server_that_goes_away_meanwhile_is_said_and_a_second_run_converges(
+    tool: Tool, cluster: ClusterInfo, probe_image: str, tmp_path: Path
+) -> None:
+    with ExitStack() as all_of_them:
+        interrupted: list[tuple[GitProject, Running, Proxy]] = []
+        # Side by side: what each does after the cut is to wait for the server to come back.
+        for number, step in enumerate(STEPS):
+            project = all_of_them.enter_context(temporary_project(cluster, tmp_path / str(number)))
+            with_two_services(project, probe_image)
+            path = tmp_path / f"through-proxy-{number}"
+            proxy = all_of_them.enter_context(proxied(cluster, path))
+            running = tool.with_environment(KUBECONFIG=str(path)).start_up(project)
+            running.read_until(step)
+            proxy.cut()
+            interrupted.append((project, running, proxy))
+        for project, running, proxy in interrupted:
+            running.wait(BOUND).failed(5, f"127.0.0.1:{proxy.port}")
+            space = Namespace(cluster, project.name)
+            itself = space.itself()
+            assert itself is None or itself["metadata"]["annotations"]["sandbox.dev/expires-at"]
+            tool.up(project).ok()
+            assert space.get("deployment", "second")["status"]["availableReplicas"] == 1
+            assert space.annotations()["sandbox.dev/phase"] == "Ready"
 
 
 def test_a_registry_that_does_not_answer_is_said(
