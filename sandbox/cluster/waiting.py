@@ -263,6 +263,7 @@ class _Watcher:
         needs: Mapping[str, Collection[str]] | None,
         polled: frozenset[tuple[str, str]],
         began: datetime,
+        only_changes: bool,
     ) -> None:
         self._cluster = cluster
         self._view = view
@@ -271,7 +272,7 @@ class _Watcher:
         self._polled = polled
         self._began = self._now = began
         self._began_monotonic = time.monotonic()
-        self._only_changes = False
+        self._only_changes = only_changes
         self._tails = _LogTails(cluster, namespace)
         # Since when, and until when, each symptom was seen (monotonic).
         self._seen: dict[tuple[str, ...], tuple[float, float]] = {}
@@ -319,8 +320,8 @@ class _Watcher:
             # Some may not read events: the pods still tell most of it.
             with contextlib.suppress(Forbidden):
                 await view.follow("v1", "Event")
-        watcher = cls(cluster, namespace, view, targets, needs, frozenset(polled), await cluster.server_time())
-        watcher._only_changes = only_changes
+        began = await cluster.server_time()
+        watcher = cls(cluster, namespace, view, targets, needs, frozenset(polled), began, only_changes)
         if only_changes:
             for target in targets:
                 live = await watcher._live(target)

@@ -142,6 +142,16 @@ async def test_a_failed_hook_ends_helm_in_seconds_with_its_last_words(
     assert await helm.install_or_upgrade("web", hooked, mended, namespace, timeout=60) > 1
 
 
+async def test_what_a_slow_hook_holds_back_is_not_missed(
+    api: Cluster, helm: Helm, namespace: str, hooked: Path, probe_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.cluster.waiting._ABSENT_GRACE_S", 0.5)
+    values = {"image": probe_image, "migrate": ["wait", "3s"]}
+    manifests, hooks = await helm.template("web", hooked, values, namespace)
+    install = helm.install_or_upgrade("web", hooked, values, namespace, timeout=60)
+    assert await while_watching(install, api, namespace, "web", [*manifests, *hooks]) == 1
+
+
 async def test_a_cancelled_upgrade_ends_at_once_and_the_next_one_works(
     helm: Helm, cluster: ClusterInfo, namespace: str, hooked: Path, probe_image: str
 ) -> None:
