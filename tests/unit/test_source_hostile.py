@@ -58,6 +58,7 @@ def use_everything(repo: Repo, tmp_path: Path) -> None:
         lambda: git.resolve(repo.folder, None),
         lambda: git.resolve(repo.folder, "main~0"),
         lambda: git.resolve(repo.folder, "no-such-ref"),
+        lambda: git.resolve(repo.folder, "12" * 20),
         lambda: git.resolve_remote(f"file://{repo.folder}", "main"),
         lambda: git.export(git.resolve(repo.folder, "main"), repo.folder, tmp_path / "clean"),
         lambda: git.export(git.resolve(repo.folder, None), repo.folder, tmp_path / "dirty", dirty=True),
