@@ -30,6 +30,7 @@ from sandbox.project.settings import Settings, load_settings
 from sandbox.provision import preflight
 from sandbox.provision.planning import local_registry
 from sandbox.provision.profiles import known_profiles
+from sandbox.provision.sources import repository_name
 from sandbox.provision.target import Target
 from sandbox.source import git
 
@@ -210,11 +211,20 @@ def _root(folder: Path) -> Path | None:
         return None
 
 
+def _repository_name(root: Path) -> str:
+    """The name that `up` would give a project without a file."""
+    try:
+        return repository_name(git.resolve(root, None).repo)
+    except SandboxError:
+        # Nothing is committed yet.
+        return root.name
+
+
 def _project(root: Path | None) -> tuple[LoadedProject | None, Check]:
     if root is None:
         return None, Check("project", Verdict.OK, "the current folder is in no git repository")
     try:
-        loaded = load_project(root, name_hint=root.name)
+        loaded = load_project(root, name_hint=_repository_name(root))
     except SandboxError as error:
         return None, _failed("project", error)
     how = "sandbox.yaml" if loaded.source == "file" else "found by its layout; `sandbox init` writes it down"
