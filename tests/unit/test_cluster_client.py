@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import ssl
@@ -413,6 +414,29 @@ async def test_other_credentials(served: Any, user: dict[str, Any], headers: lis
         await cluster.version()
     sent = list(script.requests[0].headers.items())
     assert set(headers) <= set(sent)
+
+
+def jwt(expires_in: float) -> str:
+    parts = ({"alg": "none"}, {"exp": int(time.time() + expires_in)})
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+    return ".".join([*encoded, "signature"])
+
+
+async def test_the_old_oidc_form_gives_its_token(served: Any) -> None:
+    script = Script(fine)
+    token = jwt(3600)
+    user = {"auth-provider": {"name": "oidc", "config": {"id-token": token, "client-id": "c"}}}
+    async with await served(script, user=user) as cluster:
+        await cluster.version()
+    assert script.requests[0].headers["Authorization"] == f"Bearer {token}"
+
+
+async def test_an_oidc_token_that_ended_and_cannot_be_renewed_is_said(served: Any) -> None:
+    user = {"auth-provider": {"name": "oidc", "config": {"id-token": jwt(-3600), "client-id": "c"}}}
+    async with await served(Script(fine), user=user) as cluster:
+        with pytest.raises(Unreachable, match="auth-provider 'oidc' failed") as caught:
+            await cluster.version()
+    assert "refresh-token" in caught.value.why
 
 
 # -- watches
