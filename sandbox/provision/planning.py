@@ -20,7 +20,7 @@ from sandbox.images.registry import digest_of
 from sandbox.model.durations import format_duration, parse_duration
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.images import ResolvedImage
-from sandbox.model.objects import ObjectRef, digest
+from sandbox.model.objects import Manifest, ObjectRef, digest
 from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
 from sandbox.project.config import Project, Service
 from sandbox.project.quotas import QuotaProfile, choose_profile, load_profiles, profile_folders
@@ -73,7 +73,7 @@ class Planner:
         self.helm = Helm(cluster.kubeconfig_path, cluster.context)
         self.tools: dict[str, str] = {}
         self.lock: Lock | None = None
-        self.pull_secret: str | None = None
+        self.pull_secret: Manifest | None = None
         self._notes: list[str] = []
 
     async def sources(self, request: UpRequest) -> Sources:
@@ -170,10 +170,11 @@ class Planner:
             for image in sources.project.services[name].images
             if (name, image.name) not in locked
         ]
+        config = sources.project.images
+        if requests or locked or settled.base:
+            self.pull_secret = await self._find_pull_secret(config.pull_secret or self.settings.pull_secret)
         if not requests:
             return locked
-        config = sources.project.images
-        self.pull_secret = config.pull_secret or self.settings.pull_secret
         built = await resolve_images(
             requests,
             registry=request.registry
@@ -440,15 +441,14 @@ class Planner:
         )
         return ServicePlan(name=name, lock=lock, manifests=manifests)
 
-    async def copy_pull_secret(self, plan: Plan) -> None:
-        """Bring the configured pull secret from the context's own namespace, and let the pods use it.
+    async def _find_pull_secret(self, name: str | None) -> Manifest | None:
+        """The configured pull secret, in the context's own namespace.
 
         Raises:
             InvalidInput: there is none of that name there.
         """
-        name = self.pull_secret
         if name is None:
-            return
+            return None
         source = ObjectRef("", "v1", "Secret", name, self.cluster.default_namespace)
         found = await objects.get(self.cluster, source)
         if found is None:
@@ -456,11 +456,22 @@ class Planner:
                 f"there is no pull secret {name} in the namespace {source.namespace}",
                 hint=f"kubectl create secret docker-registry {name} -n {source.namespace}",
             )
-        namespace = plan.identity.namespace
         copied = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": found["type"]}
-        await objects.apply(self.cluster, {**copied, "data": found["data"]}, namespace=namespace)
-        account = ObjectRef("", "v1", "ServiceAccount", "default", namespace)
-        await objects.patch_merge(self.cluster, account, {"imagePullSecrets": [{"name": name}]})
+        return {**copied, "data": found["data"]}
+
+    async def copy_pull_secret(self, namespace: str) -> None:
+        """Bring the configured pull secret into a sandbox, and let its pods use it."""
+        if self.pull_secret is None:
+            return
+        await objects.apply(self.cluster, self.pull_secret, namespace=namespace)
+        # Applied, not patched: in a new namespace the controller may not have made the account yet.
+        account: Manifest = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "default"},
+            "imagePullSecrets": [{"name": self.pull_secret["metadata"]["name"]}],
+        }
+        await objects.apply(self.cluster, account, namespace=namespace)
 
 
 def _images_of(lock: Lock, services: Collection[str]) -> dict[tuple[str, str], ResolvedImage]:

@@ -178,7 +178,7 @@ async def _deploy(
         with reporter.step(f"Guardrails: {plan.profile.name}"):
             reporter.command(equivalents.apply(cluster.context, plan.identity.namespace, "guardrails"))
             await ns.apply_guardrails(cluster, plan.profile, plan.identity.namespace)
-            await planner.copy_pull_secret(plan)
+            await planner.copy_pull_secret(plan.identity.namespace)
         record = await _begin_record(cluster, plan, namespace)
         place = Place(
             cluster, plan.identity.namespace, planner.helm, request.timeout.total_seconds(), wait=request.wait

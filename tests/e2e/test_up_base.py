@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from tests.e2e.projects import (
@@ -96,6 +97,21 @@ def test_an_environment_with_a_record_is_a_base(
     assert "catalogue" not in space.names("deployments")
     record = tool.run("get", "record", "-s", project.name, "-o", "json").ok().data
     assert set(record["services"]) == {"web", "orders"}
+
+
+def test_an_environment_may_be_in_another_context(
+    tool: Tool, project: GitProject, space: Namespace, base: Namespace, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(cluster.kubeconfig.read_text())
+    context = next(entry for entry in content["contexts"] if entry["name"] == cluster.context)
+    content["contexts"].append({**context, "name": "shared-qa"})
+    (tmp_path / "config").write_text(yaml.safe_dump(content))
+    own_web(project, environments={"qa": {"namespace": base.name, "context": "shared-qa"}})
+
+    elsewhere = tool.with_environment(KUBECONFIG=str(tmp_path / "config"))
+    elsewhere.up(project, "--base", "qa", "--only", "web,orders").ok()
+
+    assert texts(space) == {"web": "of the branch", "orders": "of the base"}
 
 
 def test_an_environment_without_a_record_is_read_from_its_releases_and_objects(

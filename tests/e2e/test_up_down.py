@@ -67,6 +67,19 @@ def test_the_sandbox_of_the_current_branch_is_meant_without_a_name(
     assert Namespace(cluster, data["sandbox"]["namespace"]).itself() is None
 
 
+def test_up_waits_for_the_end_of_what_is_being_deleted(tool: Tool, small: GitProject, space: Namespace) -> None:
+    before = space.itself()
+    assert before is not None
+    tool.run("down", small.name, "--yes", "--no-wait").ok()
+
+    tool.up(small).ok()
+
+    after = space.itself()
+    assert after is not None
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert "deletionTimestamp" not in after["metadata"]
+
+
 def test_nobody_is_asked_where_nobody_can_answer(tool: Tool, small: GitProject, space: Namespace) -> None:
     tool.run("down", small.name).failed(2, "--yes")
 
@@ -141,7 +154,7 @@ def test_a_record_that_names_objects_of_others_does_not_reach_them(
     other.kubectl("apply", "-f", "-", stdin=documents(config_map("precious", text="x")))
     _rewrite_record(Namespace(cluster, small.name), namespace)
 
-    tool.run("down", small.name, "--yes")
+    tool.run("down", small.name, "--yes").ok()
 
     assert "precious" in other.names("configmaps")
 
@@ -152,5 +165,4 @@ def _rewrite_record(space: Namespace, elsewhere: str) -> None:
     item = {"group": "", "version": "v1", "kind": "ConfigMap", "name": "precious", "namespace": elsewhere}
     record["services"]["web"]["inventory"] = [item]
     secret["data"]["record"] = base64.b64encode(gzip.compress(json.dumps(record).encode())).decode()
-    del secret["metadata"]["managedFields"]
     space.kubectl("replace", "-f", "-", stdin=json.dumps(secret))
