@@ -322,9 +322,7 @@ metadata: {name: test, annotations: {helm.sh/hook: test}}
 
 
 @needs_helm
-@pytest.mark.parametrize(
-    "value", ["😀 done", "line\nline", "\\ud83d", "{{ not a template }}", "à", "\u2028"]
-)
+@pytest.mark.parametrize("value", ["😀 done", "line\nline", "\\ud83d", "{{ not a template }}", "à", "\u2028"])
 async def test_values_arrive_as_they_are(real: Helm, tmp_path: Path, value: str) -> None:
     [manifest], _ = await real.template("web", write_chart(tmp_path / "web", CONFIG), {"v": value}, "shop")
     assert manifest["data"] == {"v": value}

@@ -474,7 +474,7 @@ def test_a_full_disk_is_said_and_nothing_stays(repo: Repo, tmp_path: Path, monke
     assert not (tmp_path / "out").exists()
 
 
-def test_five_thousand_files_in_little_more_than_a_copy(tmp_path: Path) -> None:
+def test_five_thousand_files_are_all_exported(tmp_path: Path) -> None:
     repo = Repo(tmp_path / "many")
     for number in range(5000):
         repo.write(f"d{number % 50}/f{number}.txt", f"{number}\n" * 40)
