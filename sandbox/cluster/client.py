@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import ssl
 import tempfile
 import time
@@ -162,9 +163,7 @@ class Cluster:
                 ) as response:
                     with self._connection_errors(method, path):
                         data = await response.read()
-                    if "json" in response.headers.get("Content-Type", ""):
-                        return json.loads(data) if data else None
-                    return data.decode(errors="replace")
+                    return _decoded(data, response.headers.get("Content-Type", ""), method, path)
         raise AssertionError("tenacity gives a result or raises")
 
     @asynccontextmanager
@@ -225,36 +224,49 @@ class Cluster:
 
     @asynccontextmanager
     async def websocket(
-        self, path: str, *, query: str, protocols: tuple[str, ...], heartbeat: float | None = 20.0
+        self, path: str, *, query: str, protocols: tuple[str, ...]
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[Any]]:
         """Open a websocket (exec, port-forward).
 
+        A dead connection is noticed by TCP's own probes: pings of the websocket are not read while its output waits
+        for a slow reader (a pager), and would cut it off.
+
         Args:
             query: encoded already: exec repeats keys.
-            heartbeat: seconds between pings that notice a dead connection.
 
         Raises:
             as :meth:`request`.
         """
-        identity = await self._credentials.identity()
         try:
-            with self._connection_errors("GET", path):
-                socket = await self._opened().ws_connect(
-                    URL(f"{self.server}{path}?{query}", encoded=True),
-                    protocols=protocols,
-                    headers=list(identity.headers),
-                    heartbeat=heartbeat,
-                    max_msg_size=0,
-                    autoclose=True,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-                    **self._transport(identity),
-                )
+            opened = await self._upgraded(path, query, protocols)
         except aiohttp.WSServerHandshakeError as error:
             raise await self._handshake_refusal(path, query, error.status, error.message) from None
         try:
-            yield socket
+            yield opened
         finally:
-            await socket.close()
+            await opened.close()
+
+    async def _upgraded(
+        self, path: str, query: str, protocols: tuple[str, ...]
+    ) -> aiohttp.ClientWebSocketResponse[Any]:
+        for last in (False, True):
+            identity = await self._credentials.identity()
+            try:
+                with self._connection_errors("GET", path):
+                    opened: aiohttp.ClientWebSocketResponse[Any] = await self._opened().ws_connect(
+                        URL(f"{self.server}{path}?{query}", encoded=True),
+                        protocols=protocols,
+                        headers=list(identity.headers),
+                        max_msg_size=0,
+                        timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                        **self._transport(identity),
+                    )
+                return opened
+            except aiohttp.WSServerHandshakeError as error:
+                if error.status != 401 or last or not self._credentials.renewable:
+                    raise
+                self._credentials.forget(identity)
+        raise AssertionError("the second try returns or raises")
 
     async def version(self) -> str:
         """The server's version, such as ``v1.36.3``."""
@@ -328,7 +340,7 @@ class Cluster:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # Watches hold one connection each; the server bounds what is too much.
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=aiohttp.TCPConnector(limit=0, socket_factory=_probed_socket),
                 headers={"User-Agent": f"sandbox/{__version__}"},
                 # One object may be 1.5 MiB, and a watch has it on one line.
                 read_bufsize=2**21,
@@ -422,10 +434,33 @@ def contexts(kubeconfig: Path | None = None) -> list[str]:
     return sorted(read(locations(kubeconfig)).contexts)
 
 
+def _probed_socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket that notices within two minutes that nobody is at its other end any more."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 6)):
+        # macOS has the last two only.
+        if hasattr(socket, option):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return made
+
+
 def _may_retry(error: BaseException, method: str) -> bool:
     if isinstance(error, errors.ServerUnavailable):
         return method in _IDEMPOTENT or error.status == 429 or error.reason == "NotConnected"
     return isinstance(error, errors.RequestFailed) and error.status == 500 and method in _IDEMPOTENT
+
+
+def _decoded(data: bytes, content_type: str, method: str, path: str) -> Any:
+    if "json" not in content_type:
+        return data.decode(errors="replace")
+    try:
+        return json.loads(data) if data else None
+    except ValueError as error:
+        # A proxy that cuts answers short; asking again is right, as after a broken connection.
+        failure = errors.ServerUnavailable(f"cannot {errors.describe(method, path)}", why=f"the answer is cut: {error}")
+        failure.reason = "NoAnswer"
+        raise failure from None
 
 
 def _query_text(value: str | int | bool) -> str:

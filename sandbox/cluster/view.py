@@ -78,14 +78,17 @@ class NamespaceView:
         await asyncio.gather(*self._watches.values(), return_exceptions=True)
 
     async def _until_synced(self, key: _Kind) -> None:
+        watch = self._watches[key]
         synced = asyncio.ensure_future(self._synced[key].wait())
         try:
-            await asyncio.wait((synced, self._watches[key]), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((synced, watch), return_when=asyncio.FIRST_COMPLETED)
         finally:
             synced.cancel()
-        if self._watches[key].done():
+        if watch.done():
             # It ends by an error only; the next one to ask tries again.
-            self._watches.pop(key).result()
+            if self._watches.get(key) is watch:
+                del self._watches[key]
+            watch.result()
 
     async def _watch(self, key: _Kind) -> None:
         async for event, item in objects.watch(self._cluster, *key, self._namespace):
@@ -105,11 +108,17 @@ class NamespaceView:
         """Put an object in unless the view has it newer (versions of one kind count up, KEP-5504)."""
         metadata = item["metadata"]
         known = self._objects[key].get(metadata["uid"])
-        newer = known is None or int(known["metadata"]["resourceVersion"]) <= int(metadata["resourceVersion"])
+        newer = known is None or _version(known) <= _version(item)
         if newer and metadata["uid"] not in self._deleted:
             # As long as the object itself, and nobody here reads them.
             metadata.pop("managedFields", None)
             self._objects[key][metadata["uid"]] = item
+
+
+def _version(item: Manifest) -> int:
+    """The version as a number; 0, so that the last one wins, from servers that count in their own way."""
+    version = str(item["metadata"].get("resourceVersion"))
+    return int(version) if version.isdecimal() else 0
 
 
 _SHARED: WeakKeyDictionary[Cluster, dict[str, tuple[NamespaceView, int]]] = WeakKeyDictionary()

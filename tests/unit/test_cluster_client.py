@@ -191,6 +191,12 @@ async def test_a_connection_cut_in_the_middle_is_tried_again(served: Any) -> Non
         assert await cluster.version() == "v1.36.3"
 
 
+async def test_an_answer_that_is_cut_is_asked_for_again(served: Any) -> None:
+    script = Script(lambda: web.Response(text='{"gitVersion": "v1', content_type="application/json"), fine)
+    async with await served(script) as cluster:
+        assert await cluster.version() == "v1.36.3"
+
+
 async def test_expired_credentials_are_said_with_the_context(served: Any) -> None:
     async with await served(Script(lambda: refusal(401, "Unauthorized", "token has expired"))) as cluster:
         with pytest.raises(errors.Unauthorized) as caught:
