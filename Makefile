@@ -15,6 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export SANDBOX_INSTALL_PACKAGES := 1
 
 CLUSTER ?= demo
+TEST_CLUSTER := $(or $(SANDBOX_TEST_CLUSTER),sandbox-test)
 # Both run on the one test cluster, each test in a namespace of its own.
 E2E_WORKERS ?= 2
 UNIT_WORKERS ?= 2
@@ -93,8 +94,8 @@ lock: $(READY) ## constraints.txt from what is installed now (upgrade with pip f
 	@scripts/lock-dependencies $(BIN)/python
 
 .PHONY: clean
-clean: ## Delete the demonstration (cluster, repositories) and what tools left behind
-	@[ ! -x $(BIN)/sandbox ] || $(BIN)/sandbox cluster delete $(CLUSTER) --yes
+clean: ## Delete the clusters of the demonstration and of the tests, the repositories, what tools left behind
+	@[ ! -x $(BIN)/sandbox ] || $(BIN)/sandbox cluster delete $(CLUSTER) $(TEST_CLUSTER) --yes
 	@rm -rf .build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 

@@ -109,7 +109,7 @@ def delete(
     A cluster that is gone already is no error. Clusters that were not made by this tool are never deleted.
     """
     from sandbox.cli.confirm import confirm
-    from sandbox.cli.reporter import say
+    from sandbox.cli.reporter import reporter, say
     from sandbox.cli.run import run
 
     wanted = names or [DEFAULT_NAME]
@@ -119,8 +119,10 @@ def delete(
         return
     confirm(f"Delete the cluster {', '.join(wanted)} with everything in it?", yes=yes)
     for name in wanted:
-        deleted = run(_delete(name, provider, say))
-        say(f"deleted the cluster {name}" if deleted else f"there is no cluster {name}")
+        with reporter(verbose=common.verbose) as talk, talk.step(f"Delete the cluster {name}") as step:
+            deleted = run(_delete(name, provider, step.detail))
+        if not deleted:
+            say(f"there is no cluster {name}")
 
 
 @app.command("load-image")
