@@ -145,7 +145,7 @@ async def _uninstall(cluster: Cluster, sandbox: Sandbox, newest: Record | None, 
     charts = [s.lock.chart.release for s in newest.services.values() if s.lock.chart] if newest else []
     if not charts:
         return
-    helm = Helm(cluster.kubeconfig_path, cluster.context)
+    helm = Helm(cluster.kubeconfig_path, cluster.context, cluster=cluster)
     outcomes = await asyncio.gather(
         *(helm.uninstall(release, sandbox.namespace) for release in charts), return_exceptions=True
     )

@@ -70,7 +70,7 @@ class Planner:
         self.workspace = workspace
         self.reporter = reporter
         self.settings: Settings = load_settings()
-        self.helm = Helm(cluster.kubeconfig_path, cluster.context)
+        self.helm = Helm(cluster.kubeconfig_path, cluster.context, cluster=cluster)
         self.tools: dict[str, str] = {}
         self.lock: Lock | None = None
         self.pull_secret: Manifest | None = None
@@ -421,7 +421,7 @@ class Planner:
             yield Base(self.cluster, self.helm, environment.namespace, f"environment {name}")
             return
         async with Cluster.connect(environment.context, self.target.kubeconfig) as cluster:
-            helm = Helm(cluster.kubeconfig_path, cluster.context)
+            helm = Helm(cluster.kubeconfig_path, cluster.context, cluster=cluster)
             yield Base(cluster, helm, environment.namespace, f"environment {name}")
 
     async def _share(self, base: Base, name: str, identity: Identity) -> ServicePlan:

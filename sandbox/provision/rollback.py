@@ -40,7 +40,9 @@ async def rollback(
         if dry_run:
             return wanted
         user = await cluster.whoami()
-        place = Place(cluster, sandbox.namespace, Helm(cluster.kubeconfig_path, cluster.context), timeout)
+        place = Place(
+            cluster, sandbox.namespace, Helm(cluster.kubeconfig_path, cluster.context, cluster=cluster), timeout
+        )
         async with deployment_lease(cluster, sandbox.namespace):
             with reporter.step(f"Roll back to record {wanted.number}"):
                 for service in wanted.services.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -55,6 +55,8 @@ class Place:
     helm: Helm
     timeout: float
     wait: bool = True
+    # Whether the project says who needs whom; where it does not, a crash may only mean that another is not up yet.
+    needs_known: bool = True
 
 
 async def deploy_services(
@@ -74,6 +76,7 @@ async def deploy_services(
     Raises:
         NotReady: one failed or was not ready in time; the others are stopped where they stand.
     """
+    place = replace(place, needs_known=any(service.needs for service in services.values()))
     ready = {name: asyncio.Event() for name in services}
     deployed: dict[str, ServiceRecord] = {}
 
@@ -135,11 +138,15 @@ async def _install_chart(
         place.namespace,
         service.name,
         [*(hook for hook in service.hooks if _runs_on_deploy(hook)), *service.manifests],
-        needs={service.name: service.needs},
+        needs=_known_needs(place, service),
     )
     release = await place.helm.release(service.release, place.namespace)
     manifests = release.manifests if release is not None else service.manifests
     return service.record(manifests, revision)
+
+
+def _known_needs(place: Place, service: ServicePlan) -> dict[str, tuple[str, ...]] | None:
+    return {service.name: service.needs} if place.needs_known else None
 
 
 def _runs_on_deploy(hook: Manifest) -> bool:
@@ -232,7 +239,7 @@ async def _wait(
         {service.name: manifests},
         timeout=place.timeout,
         on_change=lambda _service, message: detail(message),
-        needs={service.name: service.needs},
+        needs=_known_needs(place, service),
     )
 
 
