@@ -301,6 +301,23 @@ def test_resolving_leaves_the_repository_as_it_is(repo: Repo, tmp_path: Path) ->
     assert {path: path.stat().st_mtime_ns for path in repo.folder.rglob("*")} == before
 
 
+def test_a_change_of_the_second_of_the_commit_that_keeps_the_size_is_seen(repo: Repo) -> None:
+    file, index = repo.folder / "a.txt", repo.folder / ".git" / "index"
+    for number in range(20):
+        repo.commit("a.txt", f"{number:02} committed")
+        before = file.stat()
+        repo.write("a.txt", f"{number:02} edited---")
+        if int(before.st_ctime) == int(index.stat().st_mtime) == int(file.stat().st_ctime):
+            break
+    else:
+        pytest.fail("a commit and an edit take longer than a second here")
+    # Who looks in a later second must not believe the index, which says that nothing changed.
+    while time.time() < int(before.st_ctime) + 1:
+        time.sleep(0.02)
+
+    assert git.resolve(repo.folder, None).changed_files == ("a.txt",)
+
+
 def test_a_dirty_tree_is_exported_as_it_is_and_its_patch_leads_there(repo: Repo, tmp_path: Path) -> None:
     binary = bytes(range(256)) * 20
     repo.commit("picture.bin", binary)
