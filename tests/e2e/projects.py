@@ -113,9 +113,11 @@ class GitProject:
 def temporary_project(cluster: ClusterInfo, folder: Path) -> Iterator[GitProject]:
     """An empty git repository; its sandboxes are deleted afterwards, without waiting for it."""
     made = GitProject(folder)
-    yield made
-    selector = f"{labels.PROJECT}={made.name}"
-    kubectl(cluster, "delete", "namespaces", "--selector", selector, "--wait=false", "--ignore-not-found")
+    try:
+        yield made
+    finally:
+        selector = f"{labels.PROJECT}={made.name}"
+        kubectl(cluster, "delete", "namespaces", "--selector", selector, "--wait=false", "--ignore-not-found")
 
 
 def documents(*contents: Manifest) -> str:
