@@ -47,7 +47,9 @@ class Down:
 
     async def down(self, target: object, names: Sequence[str], **options: Any) -> list[DownResult]:
         self.calls.append({"names": list(names), **options})
-        return [DownResult(name, True, ["deployment.apps/web"], list(self.stuck)) for name in names]
+        return [
+            DownResult(name, deleted=True, objects=["deployment.apps/web"], stuck=list(self.stuck)) for name in names
+        ]
 
 
 @pytest.fixture

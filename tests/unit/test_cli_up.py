@@ -76,7 +76,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Core:
     monkeypatch.setattr(core, "up", stand_in.up)
     monkeypatch.setenv("SANDBOX_CONFIG", str(tmp_path / "config.yaml"))
     (tmp_path / "config.yaml").write_text("{}\n")
-    monkeypatch.delenv("SANDBOX_CONTEXT", raising=False)
+    for name in ("SANDBOX_CONTEXT", "SANDBOX_NAME", "SANDBOX_NAMESPACE_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return stand_in
 
@@ -157,7 +158,7 @@ def test_the_result_is_data_on_stdout_and_talk_on_stderr(asked: Core) -> None:
     assert result.stdout.splitlines() == [
         "SERVICE   ACTION      ENDPOINTS",
         "orders    unchanged   <none>",
-        "web       upgraded    http:8080",
+        "web       upgraded    web:8080",
     ]
     assert "note: web: moved into the sandbox" in result.stderr
     assert "expires in 8h (2030-01-31T20:00:00Z)" in result.stderr
