@@ -42,10 +42,11 @@ _LONGEST = 150
 class GitProject:
     """A git repository of a project; its name is unlike that of any other test's."""
 
-    def __init__(self, folder: Path, name: str | None = None) -> None:
-        self.folder = folder
-        self.name = name or f"t{uuid.uuid4().hex[:9]}"
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, parent: Path) -> None:
+        self.name = f"t{uuid.uuid4().hex[:9]}"
+        # A project without sandbox.yaml is called as its folder.
+        self.folder = parent / self.name
+        self.folder.mkdir(parents=True)
         self.git("init", "--quiet", "--initial-branch=main")
 
     def git(self, *arguments: str) -> str:
