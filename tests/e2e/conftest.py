@@ -60,7 +60,7 @@ def tool(cluster: ClusterInfo, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def project(cluster: ClusterInfo, tmp_path: Path) -> Iterator[GitProject]:
     """An empty git repository; its sandboxes are deleted afterwards, without waiting for it."""
-    with temporary_project(cluster, tmp_path / "project") as made:
+    with temporary_project(cluster, tmp_path) as made:
         yield made
 
 

@@ -46,7 +46,7 @@ def deployed(
     tool: Tool, cluster: ClusterInfo, probe_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[GitProject, Namespace]]:
     """A sandbox of three services, which the tests of this module change one after the other."""
-    with temporary_project(cluster, tmp_path_factory.mktemp("again") / "project") as project:
+    with temporary_project(cluster, tmp_path_factory.mktemp("again")) as project:
         declare(project, probe_image)
         project.commit("The first")
         tool.up(project).ok()

@@ -41,7 +41,7 @@ def base(
     tool: Tool, cluster: ClusterInfo, probe_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Namespace]:
     """A sandbox with the services web, orders (a chart) and catalogue (with a pod and a Service)."""
-    with temporary_project(cluster, tmp_path_factory.mktemp("base") / "project") as project:
+    with temporary_project(cluster, tmp_path_factory.mktemp("base")) as project:
         catalogue = project.manifests(
             "catalogue", deployment("catalogue", probe_image, "serve", "8080"), service("catalogue")
         )

@@ -33,7 +33,7 @@ def deployed(
     tool: Tool, cluster: ClusterInfo, probe_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[GitProject, Namespace, dict[str, Any], str]]:
     """A project with one pod, deployed by the defaults; what `up` answered and said."""
-    with temporary_project(cluster, tmp_path_factory.mktemp("deployed") / "project") as project:
+    with temporary_project(cluster, tmp_path_factory.mktemp("deployed")) as project:
         moved = {**service("web"), "metadata": {"name": "web", "namespace": "production"}}
         web = project.manifests("web", deployment("web", probe_image, "serve", "8080"), moved)
         project.declare({"web": {**web, "ports": {"http": 8080}, "smoke": {"http": {"contains": "web-"}}}})
