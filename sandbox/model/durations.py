@@ -27,7 +27,7 @@ def parse_duration(text: str) -> timedelta:
         raise InvalidInput(f"the duration {text[:20]!r}… is too long", hint="a century at most")
     seconds = sum(int(n or 0) * unit for n, unit in zip(match.groups(), _SECONDS.values(), strict=True))
     if seconds == 0:
-        raise InvalidInput(f"the duration {text!r} is zero", hint="a sandbox needs some time to live, such as 8h")
+        raise InvalidInput(f"the duration {text!r} is zero", hint="such as 30m or 8h")
     if seconds > _LONGEST.total_seconds():
         raise InvalidInput(f"the duration {text!r} is too long", hint="a century at most")
     return timedelta(seconds=seconds)

@@ -26,6 +26,11 @@ def slug(text: str, *, longest: int = LONGEST_NAME) -> str:
     return _with_hash(plain, text, longest)
 
 
+def is_name(text: str, *, longest: int = LONGEST_NAME) -> bool:
+    """Whether a text is an RFC 1123 label already."""
+    return len(text) <= longest and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", text, re.ASCII) is not None
+
+
 def sandbox_name(owner: str, project: str, branch: str, *, longest: int = LONGEST_NAME) -> str:
     """Name a sandbox ``owner-project-branch``: an RFC 1123 label of at most ``longest`` characters.
 

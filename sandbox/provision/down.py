@@ -40,12 +40,14 @@ class DownResult:
 
     Attributes:
         deleted: the namespace is gone (or would be, in a dry run); False where there was none.
+        ended: whether the deletion was waited for.
         objects: what the record named, as kubectl writes it.
         stuck: why it is still there, in the control plane's words.
     """
 
     name: str
     deleted: bool
+    ended: bool = True
     objects: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
 
@@ -84,7 +86,9 @@ async def _down_one(
 ) -> DownResult:
     try:
         sandbox = await find_sandbox(cluster, name)
-    except NotFound:
+    except NotFound as error:
+        # No failure, for deleting twice is none; but it may be a typing error.
+        reporter.warn(f"{error.what}; {error.hint}" if error.hint else error.what)
         return DownResult(name, deleted=False)
     namespace = await objects.get(cluster, ns.reference(sandbox.namespace))
     if namespace is None:
@@ -102,7 +106,7 @@ async def _down_one(
             reporter.command(equivalents.delete_namespace(cluster.context, sandbox.namespace))
             await objects.delete(cluster, ns.reference(sandbox.namespace), uid=sandbox.uid)
         if not wait:
-            return DownResult(sandbox.name, deleted=True, objects=named)
+            return DownResult(sandbox.name, deleted=True, ended=False, objects=named)
         step.detail("wait for the namespace to end")
         stuck = await _wait_gone(cluster, sandbox, timeout)
     return DownResult(sandbox.name, deleted=not stuck, objects=named, stuck=stuck)

@@ -40,7 +40,7 @@ async def identify(
     Args:
         branch: the branch's short name, or the short SHA of a detached HEAD.
         owner: for whom, when not for the authenticated user.
-        name: what the user wants it called instead of ``owner-project-branch``.
+        name: what the user wants it called instead of ``owner-project-branch``; made a label where it is none.
 
     Raises:
         Unreachable: the cluster does not say who we are.
@@ -48,11 +48,9 @@ async def identify(
     user = (await cluster.whoami()).username
     longest = names.LONGEST_NAME - len(prefix)
     chosen = owner or user
-    short = (
-        names.slug(name, longest=longest)
-        if name
-        else names.sandbox_name(display_name(chosen), project, branch, longest=longest)
-    )
+    short = name or names.sandbox_name(display_name(chosen), project, branch, longest=longest)
+    if not names.is_name(short, longest=longest):
+        short = names.slug(short, longest=longest)
     return Identity(chosen, user, project, branch, short, prefix + short)
 
 

@@ -78,8 +78,17 @@ async def existing(cluster: Cluster, identity: Identity) -> Manifest | None:
         OperationFailed: one is being deleted and does not end.
     """
     namespace = await _settled(cluster, identity.namespace)
-    if namespace is None:
-        return None
+    if namespace is not None:
+        check_is_meant(cluster, identity, namespace)
+    return namespace
+
+
+def check_is_meant(cluster: Cluster, identity: Identity, namespace: Manifest) -> None:
+    """Refuse a namespace that has the sandbox's name and is something else.
+
+    Raises:
+        Refused: saying what it is.
+    """
     if not is_sandbox(namespace):
         raise Refused(
             f"the namespace {identity.namespace} exists and is not a sandbox",
@@ -93,7 +102,6 @@ async def existing(cluster: Cluster, identity: Identity) -> Manifest | None:
             why=f"it belongs to {found.owner}, project {found.project}",
             hint="choose another name with --name",
         )
-    return namespace
 
 
 async def _settled(cluster: Cluster, name: str) -> Manifest | None:

@@ -131,9 +131,10 @@ class Planner:
             )
         base = None if lock else request.base or defaults.base
         wanted = request.only or (tuple(lock.services) if lock else ())
-        charts = [name for name, service in project.services.items() if service.chart is not None]
+        selection = select(project, wanted, has_base=base is not None)
+        charts = [name for name in selection.deployed if project.services[name].chart is not None]
         refuse_set_for_others(request.set_values, tuple(project.services), charts)
-        settled = Settled(env, profile, ttl, base, select(project, wanted, has_base=base is not None), lock)
+        settled = Settled(env, profile, ttl, base, selection, lock)
         self.reporter.info(settled.line())
         return settled
 
@@ -147,8 +148,13 @@ class Planner:
         Raises:
             Refused: it is not there, and we may not make it.
         """
-        if await ns.find(self.cluster, identity.namespace) is None:
+        namespace = await ns.find(self.cluster, identity.namespace)
+        if namespace is None:
             await ns.check_may_create(self.cluster, identity)
+            return []
+        ns.check_is_meant(self.cluster, identity, namespace)
+        if "deletionTimestamp" in namespace["metadata"]:
+            # Another one of that name will be made when it is gone.
             return []
         return await records.load_records(self.cluster, identity.namespace)
 

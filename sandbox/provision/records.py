@@ -127,5 +127,6 @@ def _decode(parts: dict[int, Manifest]) -> Record:
         raise Refused(
             f"the record in secret/{name} cannot be read",
             why=why,
-            hint="it was changed by hand or is from a newer version: delete that Secret, then run `sandbox up` again",
+            hint="it was changed by hand or is from a newer version: "
+            f"`kubectl -n {parts[0]['metadata'].get('namespace', '')} delete secret {name}`, then `sandbox up` again",
         ) from None

@@ -62,16 +62,17 @@ def choose_record(known: Sequence[Record], to: int | None) -> Record:
     Raises:
         InvalidInput: with the numbers that there are.
     """
-    candidates = [record for record in known if record.outcome == "deployed"]
+    candidates = deployed = [record for record in known if record.outcome == "deployed"]
     if known and known[-1].outcome == "deployed" and to is None:
         candidates = candidates[:-1]
     chosen = [record for record in candidates if to in (None, record.number)]
     if chosen:
         return chosen[-1]
-    numbers = ", ".join(str(record.number) for record in candidates) or "none"
+    numbers = ", ".join(str(record.number) for record in deployed) or "none"
     asked = f"record {to}" if to is not None else "record before"
+    running = "; the newest is what runs now" if deployed and to is None else ""
     raise InvalidInput(
-        f"there is no {asked} to roll back to", why=f"deployed records: {numbers}", hint="sandbox history"
+        f"there is no {asked} to roll back to", why=f"deployed records: {numbers}{running}", hint="sandbox history"
     )
 
 

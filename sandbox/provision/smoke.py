@@ -180,7 +180,7 @@ async def _http(
     except RetryError as error:
         cause = str(error.last_attempt.exception())
         finding = Finding(reason="SmokeTestFailed", message=cause, object=str(ref), service=name)
-        raise NotReady(f"the smoke test of {name} failed", [finding], hint=f"sandbox logs {name}") from None
+        raise NotReady(f"the smoke test of {name} failed", [finding]) from None
 
 
 class _Unexpected(Exception):

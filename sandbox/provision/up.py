@@ -126,6 +126,8 @@ async def make_plan(planner: Planner, request: UpRequest) -> Plan:
         owner=request.owner or planner.settings.owner,
         name=request.name,
     )
+    if request.name and identity.name != request.name:
+        planner.reporter.info(f"the sandbox is called {identity.name}: {request.name!r} is no name for a namespace")
     before = await planner.records_of(identity)
     with planner.reporter.step("Resolve images") as step:
         images = await planner.images(request, settled, sources, step.detail)
@@ -154,9 +156,12 @@ async def _nothing_to_do(cluster: Cluster, plan: Plan) -> Manifest | None:
     if not plan.before or plan.changed or plan.removed or plan.before[-1].outcome != "deployed":
         return None
     namespace = await ns.existing(cluster, plan.identity)
-    if namespace is None or Sandbox.of(namespace, cluster.context).quota_profile != plan.profile.name:
+    if namespace is None:
         return None
-    return namespace
+    found = Sandbox.of(namespace, cluster.context)
+    # The same services from another commit are a deployment of that commit: it is written down.
+    same = found.quota_profile == plan.profile.name and (plan.commit is None or found.commit == plan.commit.sha)
+    return namespace if same else None
 
 
 async def _prolong(cluster: Cluster, plan: Plan, namespace: Manifest) -> UpResult:
@@ -256,7 +261,7 @@ async def _failed(
     await ns.set_phase(place.cluster, place.namespace, Phase.FAILED)
     good = records.last_deployed(plan.before)
     if not request.rollback_on_failure:
-        error.hint = "; ".join(filter(None, (error.hint, _what_now(plan, good))))
+        error.hint = "; ".join(filter(None, (error.hint, _what_now(plan, good, error))))
         return
     if good is None:
         error.hint = "there is no deployment before to roll back to; the sandbox stays for a look into it"
@@ -267,10 +272,11 @@ async def _failed(
     error.hint = f"the sandbox was rolled back to record {good.number}"
 
 
-def _what_now(plan: Plan, good: Record | None) -> str:
+def _what_now(plan: Plan, good: Record | None, error: SandboxError) -> str:
     name = plan.identity.name
+    failed = (error.findings[0].service if isinstance(error, NotReady) else "") or "SERVICE"
     back = f"; `sandbox rollback -s {name}` goes back to record {good.number}" if good else ""
-    return f"the sandbox stays as it is: look with `sandbox status {name}`, `sandbox logs -s {name} SERVICE`{back}"
+    return f"the sandbox stays as it is: look with `sandbox status {name}`, `sandbox logs -s {name} {failed}`{back}"
 
 
 def _result(

@@ -78,7 +78,9 @@ def _show(results: Sequence[DownResult], output: Format, *, dry_run: bool) -> No
             return "stuck"
         if not result.deleted:
             return "not there"
-        return "would be deleted" if dry_run else "deleted"
+        if dry_run:
+            return "would be deleted"
+        return "deleted" if result.ended else "deleting"
 
     columns: list[Column[DownResult]] = [
         Column("NAME", lambda r: r.name),

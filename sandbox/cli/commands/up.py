@@ -87,8 +87,10 @@ def up(
         typer.Option(
             "--name",
             metavar="NAME",
+            envvar="SANDBOX_NAME",
+            show_envvar=False,
             autocompletion=complete_sandboxes,
-            help="What the sandbox is called; default: owner-project-branch.",
+            help="What the sandbox is called, also SANDBOX_NAME; default: owner-project-branch.",
         ),
     ] = None,
     owner: Annotated[
@@ -140,6 +142,8 @@ def up(
     from sandbox.provision.request import UpRequest
     from sandbox.provision.up import up as deploy
 
+    if only and not comma_separated(only):
+        raise InvalidInput("--only names no service", hint="leave it out to deploy all of them")
     if repo is not None and (folder is not None or dirty):
         raise InvalidInput("--repo names another repository", hint="leave out --folder and --dirty")
     request = UpRequest(
@@ -196,7 +200,7 @@ def _show_result(result: UpResult, output_format: Format) -> None:
 
 
 def _port(endpoint: Endpoint) -> str:
-    return f"{endpoint.port_name}:{endpoint.port}"
+    return f"{endpoint.service}:{endpoint.port}"
 
 
 def _say_what_next(result: UpResult) -> None:
