@@ -239,7 +239,12 @@ async def _deploy_changes(
     for release in plan.stale_releases:
         if await place.helm.release(release, place.namespace) is not None:
             await place.helm.uninstall(release, place.namespace)
-    unchanged = {name: plan.applied[name] for name in plan.services if name not in deployed}
+    # The same to the cluster, but now it is this commit that says so.
+    unchanged = {
+        name: plan.applied[name].model_copy(update={"lock": service.lock})
+        for name, service in plan.services.items()
+        if name not in deployed
+    }
     finished = record.model_copy(
         update={"outcome": "deployed", "failure": "", "services": {**plan.kept, **unchanged, **deployed}}
     )
