@@ -57,10 +57,7 @@ def test_a_chart_that_does_not_render_shows_the_message_of_helm(tool: Tool, proj
     project.declare({"web": project.chart("web", template)})
     project.commit()
 
-    ended = tool.up(project)
-
-    ended.failed(ended.code, "release web", "templates/0.yaml:5", "nil pointer evaluating")
-    assert ended.code in (1, 2)
+    tool.up(project).failed(2, "release web", "templates/0.yaml:5", "nil pointer evaluating")
 
 
 @pytest.mark.parametrize(
@@ -115,10 +112,7 @@ def test_a_kind_that_the_cluster_does_not_know_is_named(tool: Tool, project: Git
     project.declare({"web": project.manifests("web", unknown)})
     project.commit()
 
-    ended = tool.up(project)
-
-    ended.failed(ended.code, "Gadget", "example.com/v1")
-    assert ended.code in (2, 4)
+    tool.up(project).failed(2, "Gadget", "example.com/v1")
 
 
 def test_an_image_that_does_not_build_shows_what_the_builder_says(
