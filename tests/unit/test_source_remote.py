@@ -411,6 +411,6 @@ def test_a_project_from_elsewhere_cannot_name_paths_of_this_machine(tmp_path: Pa
     with pytest.raises(Refused, match="a path of this machine"):
         origins(stranger, "https://git.example/x.git")
     assert origins(stranger, str(tmp_path / "web")) == {"a": Origin(f"file://{tmp_path}/private", None)}
-    assert origins(project({"a": {"repo": "../orders"}}), "/work/web") == {"a": Origin("/work/orders", None)}
+    assert origins(project({"a": {"repo": "../orders"}}), "/srv/git/web") == {"a": Origin("/srv/git/orders", None)}
     with pytest.raises(Refused):
-        origins(project({"a": {"repo": "ext::sh -c id"}}), "/work/web")
+        origins(project({"a": {"repo": "ext::sh -c id"}}), "/srv/git/web")
