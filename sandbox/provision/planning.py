@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -134,9 +135,18 @@ class Planner:
         selection = select(project, wanted, has_base=base is not None)
         charts = [name for name in selection.deployed if project.services[name].chart is not None]
         refuse_set_for_others(request.set_values, tuple(project.services), charts)
+        self._say_misspelt(request.set_values, tuple(project.services))
         settled = Settled(env, profile, ttl, base, selection, lock)
         self.reporter.info(settled.line())
         return settled
+
+    def _say_misspelt(self, arguments: Sequence[str], services: Sequence[str]) -> None:
+        """A service's name with a typing error in it is a key for all charts; that is hardly ever meant."""
+        for argument in arguments:
+            first, dot, _ = argument.partition("=")[0].partition(".")
+            near = difflib.get_close_matches(first, services, n=1, cutoff=0.75) if dot and first not in services else []
+            if near:
+                self.reporter.warn(f"--set {first}.… is set for all charts: did you mean the service {near[0]}?")
 
     def _profiles(self, sources: Sources) -> dict[str, QuotaProfile]:
         folders = profile_folders(sources.own.tree, self.settings.quota_paths(settings_path().parent))

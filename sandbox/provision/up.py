@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from sandbox.cluster.client import Cluster
 from sandbox.model.durations import parse_duration
@@ -13,6 +14,7 @@ from sandbox.model.objects import Manifest
 from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.source import Commit
+from sandbox.project.config import BuilderName
 from sandbox.provision import equivalents, preflight, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.endpoints import Endpoint, endpoints_of
@@ -109,6 +111,9 @@ def validate(request: UpRequest) -> None:
             raise InvalidInput(f"{file}: there is no such values file")
     if request.ttl:
         parse_duration(request.ttl)
+    builders = get_args(BuilderName)
+    if request.builder is not None and request.builder not in builders:
+        raise InvalidInput(f"{request.builder!r} is no builder", hint=f"there are {', '.join(builders)}")
 
 
 async def make_plan(planner: Planner, request: UpRequest) -> Plan:
