@@ -119,7 +119,7 @@ COMMANDS: tuple[Entry, ...] = (
         "schema",
         "sandbox.cli.commands.schema",
         "schema",
-        "Print the JSON Schema of sandbox.yaml or of quota profiles.",
+        "Print the JSON Schema of sandbox.yaml, of quota profiles or of the platform configuration.",
         _PREPARE,
     ),
     Entry("quota", "sandbox.cli.commands.quota", "app", "Quota profiles: how much a sandbox may use.", _PREPARE),

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from sandbox.project.config import Project
+from sandbox.project.platform import Platform
 from sandbox.project.quotas import QuotaProfile
 from sandbox.project.settings import Settings
 from sandbox.project.variables import DESCRIPTIONS
@@ -35,6 +36,14 @@ def quota_schema() -> dict[str, Any]:
 def settings_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the user's settings."""
     return _schema(Settings, "https://sandbox.dev/schemas/v1/settings.json", "user settings of sandbox")
+
+
+def platform_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the platform configuration."""
+    schema = _schema(Platform, "https://sandbox.dev/schemas/v1/platform.json", "platform configuration of sandbox")
+    # A profile's key says the rest.
+    schema["$defs"]["QuotaProfile"]["required"] = ["resourceQuota"]
+    return schema
 
 
 def _schema(model: type[BaseModel], identifier: str, title: str) -> dict[str, Any]:
@@ -84,6 +93,11 @@ def quota_tables() -> str:
 def settings_tables() -> str:
     """The reference of the user's settings as Markdown."""
     return _tables(settings_schema())
+
+
+def platform_tables() -> str:
+    """The reference of the platform configuration as Markdown."""
+    return _tables(platform_schema())
 
 
 def variable_table() -> str:
@@ -168,6 +182,7 @@ def fill_in(text: str) -> str:
         "project": project_tables,
         "quota": quota_tables,
         "settings": settings_tables,
+        "platform": platform_tables,
         "variables": variable_table,
     }
     return re.sub(

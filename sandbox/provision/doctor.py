@@ -20,12 +20,15 @@ from packaging.version import InvalidVersion, Version
 from sandbox import __version__
 from sandbox.cluster import objects, tools
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.errors import Forbidden
+from sandbox.cluster.platform import CONFIG_MAP, NAMESPACE, find_platform
 from sandbox.images import builders
 from sandbox.images import registry as registries
 from sandbox.model.durations import short_duration
 from sandbox.model.errors import SandboxError
 from sandbox.project.config import ImagesConfig
 from sandbox.project.load import LoadedProject, load_project
+from sandbox.project.platform import Platform, parse_platform
 from sandbox.project.settings import Settings, load_settings
 from sandbox.provision import preflight
 from sandbox.provision.planning import local_registry
@@ -149,17 +152,20 @@ async def examine(
     root = await asyncio.to_thread(_root, folder or Path.cwd())
     project, project_check = await asyncio.to_thread(_project, root)
     images = project.project.images if project else ImagesConfig()
-    registry = registry or images.registry or settings.registry
+    platform_configuration = Platform()
     checks = [_client(), *_tools(project), settings_check, project_check]
     async with AsyncExitStack() as stack:
         cluster, reached = await _reach(target, stack)
         checks += reached
         if cluster is not None:
-            checks += await _inside(cluster, settings, project)
+            platform_configuration, platform_check = await _platform(cluster)
+            checks += [platform_check, *await _inside(cluster, settings, project)]
+            registry = registry or platform_configuration.registry or images.registry or settings.registry
             registry = registry or await _local_registry(cluster)
     chosen = builder or (images.builder if images.builder != "auto" else settings.builder or "auto")
+    registry = registry or images.registry or settings.registry
     checks += [await _builder(chosen, project), await _registry(registry)]
-    checks.append(await asyncio.to_thread(_profiles, settings, project, root))
+    checks.append(await asyncio.to_thread(_profiles, settings, project, root, platform_configuration))
     return checks
 
 
@@ -262,16 +268,21 @@ async def _registry(registry: str | None) -> Check:
     return Check("registry", Verdict.OK, registry)
 
 
-def _profiles(settings: Settings, project: LoadedProject | None, root: Path | None) -> Check:
+def _profiles(
+    settings: Settings, project: LoadedProject | None, root: Path | None, platform_configuration: Platform
+) -> Check:
+    said: list[str] = []
     try:
-        profiles = known_profiles(settings, root)
+        profiles = known_profiles(settings, root, platform_configuration, say=said.append)
     except SandboxError as error:
         return _failed("quota profiles", error)
     wanted = project.project.defaults.quota if project else "small"
     if wanted not in profiles:
         known = ", ".join(profiles)
         return Check("quota profiles", Verdict.FAIL, f"the project asks for {wanted}; there are {known}", "mend it")
-    return Check("quota profiles", Verdict.OK, f"{', '.join(profiles)}; used: {wanted}")
+    whose = " of the platform" if platform_configuration.governs_profiles else ""
+    notes = "".join(f"; {note}" for note in said)
+    return Check("quota profiles", Verdict.OK, f"{', '.join(profiles)}{whose}; used: {wanted}{notes}")
 
 
 # --- the cluster ------------------------------------------------------------------------------------
@@ -293,6 +304,24 @@ async def _reach(target: Target, stack: AsyncExitStack) -> tuple[Cluster | None,
     groups = ", ".join(group for group in user.groups if group != "system:authenticated")
     who = f"{user.username} ({groups})" if groups else user.username
     return cluster, [context, _server(version, cluster.server), clock, Check("you are", Verdict.OK, who)]
+
+
+async def _platform(cluster: Cluster) -> tuple[Platform, Check]:
+    """What the platform team decided; that it decided nothing is no fault."""
+    name = "platform configuration"
+    where = f"ConfigMap {CONFIG_MAP} in {NAMESPACE}"
+    try:
+        text = await find_platform(cluster)
+        decided = parse_platform(text)
+    except Forbidden as error:
+        mend = "where the chart `sandbox` is installed, everybody may read it: ask whoever runs the cluster"
+        return Platform(), Check(name, Verdict.WARN, f"may not be read ({where}): {error.why}", mend)
+    except SandboxError as error:
+        return Platform(), _failed(name, error)
+    if text is None:
+        return decided, Check(name, Verdict.OK, f"none ({where}): the profiles of tool, user and project hold")
+    called = f"{decided.cluster_name}: " if decided.cluster_name else ""
+    return decided, Check(name, Verdict.OK, f"{called}quota profiles {', '.join(decided.profiles) or 'none'}")
 
 
 def _server(version: str, address: str) -> Check:

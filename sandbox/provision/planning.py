@@ -16,6 +16,7 @@ import sandbox
 from sandbox.cluster import discovery, objects, tools
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.helm import Helm
+from sandbox.cluster.platform import read_platform
 from sandbox.images.build import ImageRequest, resolve_images
 from sandbox.images.registry import digest_of
 from sandbox.model.durations import format_duration, parse_duration
@@ -24,8 +25,9 @@ from sandbox.model.images import ResolvedImage
 from sandbox.model.objects import Manifest, ObjectRef, digest
 from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
 from sandbox.project.config import Project, Service
-from sandbox.project.quotas import QuotaProfile, choose_profile, load_profiles, profile_folders
-from sandbox.project.settings import Settings, load_settings, settings_path
+from sandbox.project.platform import Platform, parse_platform
+from sandbox.project.quotas import QuotaProfile, choose_profile
+from sandbox.project.settings import Settings, load_settings
 from sandbox.provision import mocks, preflight, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.base import Base, base_services, shared_services
@@ -33,6 +35,7 @@ from sandbox.provision.identity import Identity
 from sandbox.provision.inspect import find_sandbox
 from sandbox.provision.locks import read_lock
 from sandbox.provision.plan import Plan, ServicePlan
+from sandbox.provision.profiles import known_profiles
 from sandbox.provision.reporter import Reporter
 from sandbox.provision.request import UpRequest
 from sandbox.provision.selection import Selection, select
@@ -71,11 +74,16 @@ class Planner:
         self.workspace = workspace
         self.reporter = reporter
         self.settings: Settings = load_settings()
+        self.platform = Platform()
         self.helm = Helm(cluster.kubeconfig_path, cluster.context, cluster=cluster)
         self.tools: dict[str, str] = {}
         self.lock: Lock | None = None
         self.pull_secret: Manifest | None = None
         self._notes: list[str] = []
+
+    async def read_platform(self) -> None:
+        """What the cluster's platform team decided; nothing where the chart is not installed."""
+        self.platform = parse_platform(await read_platform(self.cluster))
 
     async def sources(self, request: UpRequest) -> Sources:
         """The project's files at the commit that was asked for, and the tools' versions held against it."""
@@ -149,8 +157,7 @@ class Planner:
                 self.reporter.warn(f"--set {first}.… is set for all charts: did you mean the service {near[0]}?")
 
     def _profiles(self, sources: Sources) -> dict[str, QuotaProfile]:
-        folders = profile_folders(sources.own.tree, self.settings.quota_paths(settings_path().parent))
-        return load_profiles(folders, say=self._notes.append)
+        return known_profiles(self.settings, sources.own.tree, self.platform, say=self._notes.append)
 
     async def records_of(self, identity: Identity) -> list[Record]:
         """The sandbox's records; none where it is not there yet.
@@ -188,12 +195,15 @@ class Planner:
         ]
         config = sources.project.images
         if requests or locked or settled.base:
-            self.pull_secret = await self._find_pull_secret(config.pull_secret or self.settings.pull_secret)
+            self.pull_secret = await self._find_pull_secret(
+                self.platform.images.pull_secret or config.pull_secret or self.settings.pull_secret
+            )
         if not requests:
             return locked
         built = await resolve_images(
             requests,
             registry=request.registry
+            or self.platform.registry
             or config.registry
             or self.settings.registry
             or await local_registry(self.cluster),

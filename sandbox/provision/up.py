@@ -118,6 +118,7 @@ def validate(request: UpRequest) -> None:
 
 async def make_plan(planner: Planner, request: UpRequest) -> Plan:
     """Resolve and render everything; writes nothing but images that do not exist yet."""
+    await planner.read_platform()
     with planner.reporter.step("Resolve source") as step:
         sources = await planner.sources(request)
         planner.reporter.command(equivalents.export(sources.own.commit))

@@ -16,20 +16,40 @@ from pydantic import BaseModel, ValidationError
 
 from sandbox.model.errors import InvalidInput
 from sandbox.project.config import Project
+from sandbox.project.platform import Platform
 from sandbox.project.quotas import QuotaProfile, shipped_folder
-from sandbox.project.schema import fill_in, project_schema, quota_schema, settings_schema
+from sandbox.project.schema import fill_in, platform_schema, project_schema, quota_schema, settings_schema
 from sandbox.project.settings import Settings
 from sandbox.project.validation import validate
 from sandbox.project.yamlfile import parse_yaml
 from tests.unit.test_project_load import FULL
 
 ROOT = Path(__file__).parents[2]
-SCHEMAS = {"project": project_schema(), "quota": quota_schema(), "settings": settings_schema()}
-MODELS: dict[str, type[BaseModel]] = {"project": Project, "quota": QuotaProfile, "settings": Settings}
+SCHEMAS = {
+    "project": project_schema(),
+    "quota": quota_schema(),
+    "settings": settings_schema(),
+    "platform": platform_schema(),
+}
+MODELS: dict[str, type[BaseModel]] = {
+    "project": Project,
+    "quota": QuotaProfile,
+    "settings": Settings,
+    "platform": Platform,
+}
 DOCUMENTS: dict[str, Any] = {
     "project": parse_yaml(FULL, shown_as="x").data,
     "quota": parse_yaml((shipped_folder() / "small.yaml").read_text(), shown_as="x").data,
     "settings": {"registry": "localhost:5000", "builder": "auto", "quotaFolders": ["x"], "buildArgs": {"A": "b"}},
+    # Profiles are tested where they are read: the loader fills in what their keys say.
+    "platform": {
+        "clusterName": "shared",
+        "registry": "localhost:5000",
+        "images": {"pullSecret": "pull"},
+        "captureStore": "s3://captures",
+        "warnBefore": "15m",
+        "limits": {"sandboxesPerOwner": 3},
+    },
 }
 
 

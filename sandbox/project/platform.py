@@ -1,0 +1,114 @@
+"""The platform configuration: what a cluster's platform team decided for everybody (``platform.yaml``).
+
+It lies in the cluster, in the ConfigMap that the chart ``charts/sandbox`` installs
+(:mod:`sandbox.cluster.platform` reads it), and wins over a project's file, which wins over a user's settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sandbox.model.durations import parse_duration
+from sandbox.model.errors import InvalidInput
+from sandbox.project.config import API_VERSION, ConfigModel, Duration, ImageName, ServiceName, Text
+from sandbox.project.quotas import QuotaProfile
+from sandbox.project.validation import validate
+from sandbox.project.yamlfile import LocatedDocument, parse_yaml
+
+SHOWN_AS = "the platform configuration"
+
+
+class PlatformImages(ConfigModel):
+    """What holds for the images of all projects."""
+
+    pull_secret: ServiceName | None = None
+    """Name of the Secret that pods pull with; a project's or user's own is not used then."""
+
+
+class Limits(ConfigModel):
+    """What only counting can hold: the API server cannot, so `up` refuses and the clean-up reports it."""
+
+    sandboxes_per_owner: int | None = Field(default=None, ge=1)
+    """Most sandboxes of one owner; without one, any number."""
+    sandboxes_per_project: int | None = Field(default=None, ge=1)
+    """Most sandboxes of one project; without one, any number."""
+
+
+class Platform(ConfigModel):
+    """A `platform.yaml`."""
+
+    api_version: Literal["sandbox.dev/v1"] = "sandbox.dev/v1"
+    """Version of this format."""
+    cluster_name: Text | None = None
+    """What people call the cluster; messages and alerts name it."""
+    profiles: dict[ServiceName, QuotaProfile] = Field(default_factory=dict)
+    """Quota profiles by name, as in `quotas/*.yaml`. Where there is one, no other profiles count."""
+    registry: ImageName | None = None
+    """Registry, and path in it, that built images are pushed to; `--registry` wins over it."""
+    images: PlatformImages = Field(default_factory=PlatformImages)
+    """What holds for the images of all projects."""
+    capture_store: Text | None = None
+    """URL of the store that captures and the records of deleted sandboxes go to."""
+    warn_before: Duration = "30m"
+    """How long before a sandbox ends its owner is warned; at most half its time to live."""
+    record_retention: Duration = "7d"
+    """How long the lock of a deleted sandbox is kept, so that `up --lock` brings it back."""
+    limits: Limits = Field(default_factory=Limits)
+    """What only counting can hold."""
+
+    @model_validator(mode="after")
+    def _keys_are_names(self) -> Self:
+        for key, profile in self.profiles.items():
+            if profile.name != key:
+                raise ValueError(f"the profile {key!r} calls itself {profile.name!r}")
+        return self
+
+    @property
+    def governs_profiles(self) -> bool:
+        """Whether the platform's profiles are the only ones."""
+        return bool(self.profiles)
+
+    @property
+    def warning_time(self) -> timedelta:
+        """``warnBefore``."""
+        return parse_duration(self.warn_before)
+
+    @property
+    def retention(self) -> timedelta:
+        """``recordRetention``."""
+        return parse_duration(self.record_retention)
+
+
+def parse_platform(text: str | None) -> Platform:
+    """Read a platform configuration; None and empty text: none is installed, the defaults hold.
+
+    Raises:
+        InvalidInput: it is wrong; the message names line and key. It is the platform team's to mend.
+    """
+    if text is None:
+        return Platform()
+    try:
+        document = parse_yaml(text, shown_as=SHOWN_AS)
+        return Platform() if document.data is None else validate(Platform, _with_named_profiles(document))
+    except InvalidInput as error:
+        error.hint = "; ".join(filter(None, (error.hint, "ask whoever runs the cluster: the chart `sandbox` wrote it")))
+        raise
+
+
+def _with_named_profiles(document: LocatedDocument) -> LocatedDocument:
+    """What a profile's file must say of itself (apiVersion, kind, name), its key says here."""
+    data = document.data
+    if not isinstance(data, Mapping) or not isinstance(data.get("profiles"), Mapping):
+        return document
+    profiles = {
+        name: {"apiVersion": API_VERSION, "kind": "QuotaProfile", "name": name, **profile}
+        if isinstance(profile, Mapping)
+        else profile
+        for name, profile in data["profiles"].items()
+    }
+    return replace(document, data={**data, "profiles": profiles})
