@@ -95,7 +95,7 @@ lock: $(READY) ## constraints.txt from what is installed now (upgrade with pip f
 
 .PHONY: clean
 clean: ## Delete the clusters of the demonstration and of the tests, the repositories, what tools left behind
-	@[ ! -x $(BIN)/sandbox ] || $(BIN)/sandbox cluster delete $(CLUSTER) $(TEST_CLUSTER) --yes
+	@[ ! -x $(BIN)/sandbox ] || $(BIN)/sandbox cluster delete $(CLUSTER) $(TEST_CLUSTER) $(TEST_CLUSTER)-cp --yes
 	@rm -rf .build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 

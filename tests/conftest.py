@@ -26,6 +26,8 @@ settings.register_profile("shared-machine", deadline=None, suppress_health_check
 settings.load_profile("shared-machine")
 
 TEST_CLUSTER = os.environ.get("SANDBOX_TEST_CLUSTER", "sandbox-test")
+# A second one without nodes, for what would be in the way of others: policies, sweeps.
+CONTROL_PLANE = os.environ.get("SANDBOX_TEST_CONTROL_PLANE", f"{TEST_CLUSTER}-cp")
 _KUBECTL_TIMEOUT = 150  # seconds; more than any `--timeout` that tests give to kubectl
 _created = pytest.StashKey[ClusterInfo]()
 
@@ -48,7 +50,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):
         return
     if os.environ.get("CI") or os.environ.get("SANDBOX_TEST_CLUSTER_DELETE"):
-        asyncio.run(EmbeddedProvider().delete(TEST_CLUSTER, _say))
+        for name in (TEST_CLUSTER, CONTROL_PLANE):
+            asyncio.run(EmbeddedProvider().delete(name, _say))
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +61,14 @@ def cluster(request: pytest.FixtureRequest) -> ClusterInfo:
         pytest.skip(f"no embedded cluster: {reason}")
     created = request.config.stash.get(_created, None)
     return created or _create_cluster()
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> ClusterInfo:
+    """A running control plane without nodes, shared by all tests that need one: pods never run there."""
+    if reason := EmbeddedProvider().available():
+        pytest.skip(f"no embedded cluster: {reason}")
+    return asyncio.run(EmbeddedProvider().create(CONTROL_PLANE, control_plane_only=True, progress=_say))
 
 
 @pytest.fixture

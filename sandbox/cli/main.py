@@ -33,6 +33,7 @@ class Entry(NamedTuple):
 
 
 _CHANGE = "Make and change sandboxes"
+_LIVE = "How long sandboxes live"
 _LOOK = "Look at a sandbox"
 _PREPARE = "Prepare"
 
@@ -48,6 +49,9 @@ COMMANDS: tuple[Entry, ...] = (
     Entry(
         "down", "sandbox.cli.commands.down", "down", "Delete sandboxes and everything that their records name.", _CHANGE
     ),
+    Entry("extend", "sandbox.cli.commands.extend", "extend", "Let sandboxes live for a time from now on.", _LIVE),
+    Entry("pin", "sandbox.cli.commands.pin", "pin", "Keep sandboxes until a date, whatever their expiry says.", _LIVE),
+    Entry("unpin", "sandbox.cli.commands.pin", "unpin", "Let the expiry of sandboxes count again.", _LIVE),
     Entry("list", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK),
     Entry("ls", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK, hidden=True),
     Entry(

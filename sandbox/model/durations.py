@@ -70,8 +70,9 @@ def from_rfc3339(text: str) -> datetime:
     """
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        if when.tzinfo is None:
+            raise InvalidInput(f"the time {text!r} has no zone", hint="such as 2030-01-31T18:00:00Z")
+        # On the first and last day there is, another zone may have no such time.
+        return when.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidInput(f"{text!r} is not an RFC 3339 time", hint="such as 2030-01-31T18:00:00Z") from None
-    if when.tzinfo is None:
-        raise InvalidInput(f"the time {text!r} has no zone", hint="such as 2030-01-31T18:00:00Z")
-    return when.astimezone(UTC)

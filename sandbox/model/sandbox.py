@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from sandbox.model import labels
+from sandbox.model.deadline import deadline
 from sandbox.model.durations import from_rfc3339
 from sandbox.model.errors import InvalidInput
 
@@ -28,7 +29,14 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One ephemeral environment = one namespace. Times are aware, UTC; None where missing or unreadable."""
+    """One ephemeral environment = one namespace. Times are aware, UTC; None where missing or unreadable.
+
+    Attributes:
+        expires_at: when it ends, pin and longest lifetime counted in (:func:`sandbox.model.deadline.deadline`).
+        expiry_problem: why nobody knows when it ends.
+        pinned_until: what keeps it, where that is a pin; ``pin_reason`` says why.
+        max_expires_at: what no extension and no pin gets past.
+    """
 
     name: str
     namespace: str
@@ -44,6 +52,10 @@ class Sandbox:
     created_at: datetime | None
     expires_at: datetime | None
     uid: str
+    expiry_problem: str = ""
+    pinned_until: datetime | None = None
+    pin_reason: str = ""
+    max_expires_at: datetime | None = None
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any], context: str) -> Sandbox:
@@ -51,6 +63,7 @@ class Sandbox:
         metadata = namespace["metadata"]
         note = metadata.get("annotations") or {}
         label = metadata.get("labels") or {}
+        end = deadline(note)
         return cls(
             name=label.get(labels.NAME) or metadata["name"],
             namespace=metadata["name"],
@@ -64,8 +77,12 @@ class Sandbox:
             quota_profile=note.get(labels.QUOTA_PROFILE, ""),
             ttl=note.get(labels.TTL, ""),
             created_at=_time(metadata.get("creationTimestamp", "")),
-            expires_at=_time(note.get(labels.EXPIRES_AT, "")),
+            expires_at=end.at,
             uid=metadata.get("uid", ""),
+            expiry_problem=end.problem,
+            pinned_until=end.at if end.pinned else None,
+            pin_reason=note.get(labels.PIN_REASON, "") if end.pinned else "",
+            max_expires_at=_time(note.get(labels.MAX_EXPIRES_AT, "")),
         )
 
 

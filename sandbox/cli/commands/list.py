@@ -255,6 +255,7 @@ def columns(now: datetime, *, several_contexts: bool = False) -> list[Column[San
             lambda s: relative(s.expires_at, now) if s.expires_at else "",
             colour=lambda s: "yellow" if s.expires_at and (s.expires_at - now).total_seconds() < 3600 else "",
         ),
+        Column("PINNED", lambda s: s.pin_reason or "yes" if s.pinned_until else "", wide=True),
         Column("AGE", lambda s: short_duration(now - s.created_at) if s.created_at else ""),
         Column("NAMESPACE", lambda s: s.namespace, wide=True),
         Column("QUOTA", lambda s: s.quota_profile, wide=True),

@@ -140,7 +140,9 @@ def _facts(status: SandboxStatus, *, coloured: bool) -> list[tuple[str, str]]:
     if sandbox.expires_at:
         facts.append(("Expires", f"{relative(sandbox.expires_at, status.now)} ({to_rfc3339(sandbox.expires_at)})"))
     else:
-        facts.append(("Expires", "unknown: it carries no expiry"))
+        facts.append(("Expires", printable(f"unknown: {sandbox.expiry_problem or 'it carries no expiry'}")))
+    if sandbox.pinned_until:
+        facts.append(("Pinned", printable(f"until {to_rfc3339(sandbox.pinned_until)}: {sandbox.pin_reason}")))
     facts.append(("Quota", _quota(status, coloured=coloured)))
     return facts
 

@@ -1,0 +1,202 @@
+"""`sandbox extend`, `pin`, `unpin` and `list --expiring`, on a real API server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sandbox.cluster.providers import ClusterInfo
+from sandbox.model import labels
+from sandbox.model.durations import from_rfc3339, to_rfc3339
+from tests.conftest import kubectl
+from tests.e2e.handmade import Group, group_on
+from tests.e2e.preloaded import Preloaded
+from tests.e2e.projects import Tool
+
+HOUR = timedelta(hours=1)
+# A command takes seconds; times are whole ones.
+NEAR = timedelta(seconds=60)
+
+
+@pytest.fixture(scope="module")
+def tool(control_plane: ClusterInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
+    """The command, on the cluster without nodes."""
+    preloaded = Preloaded()
+    yield Tool(control_plane, tmp_path_factory.mktemp("home"), preloaded)
+    preloaded.close()
+
+
+@pytest.fixture(scope="module")
+def group(control_plane: ClusterInfo) -> Iterator[Group]:
+    with group_on(control_plane) as made:
+        yield made
+
+
+def expiry(group: Group, name: str) -> datetime:
+    return from_rfc3339(group.annotations(name)[labels.EXPIRES_AT])
+
+
+def from_now(when: datetime) -> timedelta:
+    return when - datetime.now(UTC)
+
+
+def test_an_extension_counts_from_now(tool: Tool, group: Group) -> None:
+    name = group.name("extended")
+    group.make(name, HOUR)
+
+    ended = tool.run("extend", name, "4h", "-o", "json").ok()
+
+    assert abs(from_now(expiry(group, name)) - 4 * HOUR) < NEAR
+    assert group.annotations(name)[labels.TTL] == "4h"
+    (said,) = ended.data
+    assert said["changed"] is True
+    assert said["expires_at"] == to_rfc3339(expiry(group, name))
+
+
+def test_an_extension_never_shortens(tool: Tool, group: Group) -> None:
+    name = group.name("longer")
+    group.make(name, 8 * HOUR)
+    before = expiry(group, name)
+
+    ended = tool.run("extend", name, "10m").ok()
+
+    assert expiry(group, name) == before
+    assert "needed no change" in ended.err
+
+
+def test_an_expired_sandbox_that_is_still_there_can_be_extended(tool: Tool, group: Group) -> None:
+    name = group.name("late")
+    group.make(name, -HOUR)
+
+    tool.run("extend", name, "2h").ok()
+
+    assert abs(from_now(expiry(group, name)) - 2 * HOUR) < NEAR
+
+
+def test_a_broken_expiry_is_mended(tool: Tool, group: Group) -> None:
+    for number, text in enumerate(("soon", None)):
+        name = group.name(f"broken-{number}")
+        group.make(name, annotations={labels.EXPIRES_AT: text})
+        tool.run("extend", name, "2h").ok()
+        assert abs(from_now(expiry(group, name)) - 2 * HOUR) < NEAR
+
+
+def test_nobody_gets_past_the_latest_end(tool: Tool, group: Group) -> None:
+    name = group.name("bounded")
+    latest = to_rfc3339(datetime.now(UTC) + 6 * HOUR)
+    group.make(name, HOUR, annotations={labels.MAX_EXPIRES_AT: latest, labels.QUOTA_PROFILE: "small"})
+    before = group.annotations(name)
+
+    tool.run("extend", name, "7h").failed(4, latest, "small")
+    tomorrow = to_rfc3339(datetime.now(UTC) + 24 * HOUR)
+    tool.run("pin", name, "--until", tomorrow, "--reason", "demo").failed(4, latest)
+    assert group.annotations(name) == before
+    tool.run("extend", name, "5h").ok()
+
+
+@pytest.mark.parametrize("text", ["0", "0h", "100y", "4", "-4h", "forever"])
+def test_what_is_no_duration_is_refused(tool: Tool, group: Group, text: str) -> None:
+    tool.run("extend", "--", group.name("none"), text).failed(2, "duration")
+
+
+def test_a_dry_run_changes_nothing(tool: Tool, group: Group) -> None:
+    name = group.name("dry")
+    group.make(name, HOUR)
+    before = group.get(name)
+
+    (said,) = tool.run("extend", name, "4h", "--dry-run", "-o", "json").ok().data
+    assert abs(from_now(from_rfc3339(said["expires_at"])) - 4 * HOUR) < NEAR
+    tool.run("pin", name, "--until", "2099-01-01", "--reason", "x", "--dry-run").failed(2, "year")
+
+    assert group.get(name) == before
+
+
+def test_one_that_is_being_deleted_is_not_extended(tool: Tool, group: Group) -> None:
+    name = group.name("ending")
+    group.make(name, HOUR)
+    held = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "held", "namespace": name, "finalizers": ["example.com/hold"]},
+    }
+    kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(held))
+    kubectl(group.cluster, "delete", "namespace", name, "--wait=false")
+    try:
+        tool.run("extend", name, "4h").failed(1, "too late", "being deleted")
+        day = to_rfc3339(datetime.now(UTC) + 24 * HOUR)
+        tool.run("pin", name, "--until", day, "--reason", "demo").failed(1, "too late")
+        tool.run("unpin", name).failed(1, "too late")
+    finally:
+        patch = '{"metadata":{"finalizers":null}}'
+        kubectl(group.cluster, "-n", name, "patch", "configmap", "held", "--type=merge", "-p", patch)
+
+
+def test_one_that_cannot_be_extended_stops_no_other(tool: Tool, group: Group) -> None:
+    fine, bounded = group.name("fine"), group.name("stuck")
+    group.make(fine, HOUR)
+    latest = to_rfc3339(datetime.now(UTC) + 2 * HOUR)
+    group.make(bounded, HOUR, annotations={labels.MAX_EXPIRES_AT: latest})
+
+    ended = tool.run("extend", bounded, fine, "4h", "-o", "name").failed(4, latest)
+
+    assert ended.out.split() == [fine]
+    assert abs(from_now(expiry(group, fine)) - 4 * HOUR) < NEAR
+
+
+def test_a_pin_keeps_a_sandbox_until_it_ends(tool: Tool, group: Group) -> None:
+    name = group.name("pinned")
+    group.make(name, -HOUR)
+    until = to_rfc3339(datetime.now(UTC) + 72 * HOUR)
+
+    tool.run("pin", name, "--until", until, "--reason", "demo on Friday").ok()
+
+    note = group.annotations(name)
+    assert note[labels.PINNED_UNTIL] == until
+    assert note[labels.PINNED_BY]
+    (listed,) = tool.run("list", "-l", f"{labels.NAME}={name}", "-o", "json").ok().data
+    assert (listed["expires_at"], listed["pin_reason"]) == (until, "demo on Friday")
+    assert "demo on Friday" in tool.run("status", name).ok().out
+
+    ended = tool.run("unpin", name, "-o", "json").ok()
+    assert labels.PINNED_UNTIL not in group.annotations(name)
+    assert labels.PIN_REASON not in group.annotations(name)
+    # It had expired an hour ago; its owner gets the time to say otherwise.
+    left = from_now(from_rfc3339(ended.data[0]["expires_at"]))
+    assert timedelta(minutes=28) < left <= timedelta(minutes=31)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--until", "2020-01-01", "--reason", "x"), "has passed"),
+        (("--until", "soon", "--reason", "x"), "RFC 3339"),
+        (("--until", "2099-01-01", "--reason", "x"), "year"),
+        (("--until", "2030-01-01", "--reason", " "), "reason"),
+        (("--until", "2030-01-01"), "--reason"),
+        (("--reason", "x"), "--until"),
+    ],
+)
+def test_a_pin_says_until_when_and_why(tool: Tool, group: Group, arguments: tuple[str, ...], says: str) -> None:
+    name = group.name("unpinned")
+    if group.get(name) is None:
+        group.make(name, HOUR)
+
+    tool.run("pin", name, *arguments).failed(2, says)
+
+    assert labels.PINNED_UNTIL not in group.annotations(name)
+
+
+def test_what_dies_next(tool: Tool, group: Group) -> None:
+    tomorrow = to_rfc3339(datetime.now(UTC) + 24 * HOUR)
+    group.make(group.name("next-hour"), HOUR, label={"next": "yes"})
+    group.make(group.name("next-day"), 24 * HOUR, label={"next": "yes"})
+    group.make(group.name("overdue"), -HOUR, label={"next": "yes"})
+    group.make(group.name("kept"), HOUR, label={"next": "yes"}, annotations={labels.PINNED_UNTIL: tomorrow})
+
+    selector = f"{group.selector},next=yes"
+    listed = tool.run("list", "-l", selector, "--expiring", "2h", "--sort-by", "expires", "-o", "name").ok().out
+
+    assert listed.split() == [group.name("overdue"), group.name("next-hour")]
