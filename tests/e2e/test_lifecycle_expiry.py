@@ -200,3 +200,23 @@ def test_what_dies_next(tool: Tool, group: Group) -> None:
     listed = tool.run("list", "-l", selector, "--expiring", "2h", "--sort-by", "expires", "-o", "name").ok().out
 
     assert listed.split() == [group.name("overdue"), group.name("next-hour")]
+
+
+def test_all_of_one_owner_go(tool: Tool, group: Group) -> None:
+    mine, other = f"{group.project}-owner@example.com", f"{group.project}-owner@example.org"
+    provisioning = {labels.PHASE: "Provisioning"}
+    short = mine.partition("@")[0]
+    for number in (1, 2):
+        group.make(group.name(f"mine-{number}"), owner=mine, annotations=provisioning, record=False)
+    # The label is the same slug; the annotation says that it is somebody else.
+    group.make(group.name("other"), owner=other, annotations=provisioning, record=False)
+    before = group.alive()
+
+    tool.run("down", "--all", "--yes").failed(2, "whose")
+    tool.run("down", "--all", "--owner", mine).failed(2, "--yes", group.name("mine-1"), group.name("mine-2"))
+    tool.run("down", "--all", "--owner", mine, "--dry-run").ok()
+    assert group.alive() == before
+    tool.run("down", "--all", "--owner", mine, "--yes", "--no-wait").ok()
+
+    assert before - group.alive() == {group.name("mine-1"), group.name("mine-2")}
+    assert f"no sandboxes of {short}-x" in tool.run("down", "--all", "--owner", f"{short}-x", "--yes").ok().err

@@ -18,7 +18,7 @@ NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def annotations(expires: str | None = None, pinned: str | None = None, latest: str | None = None) -> dict[str, str]:
+def times(expires: str | None = None, pinned: str | None = None, latest: str | None = None) -> dict[str, str]:
     given = {labels.EXPIRES_AT: expires, labels.PINNED_UNTIL: pinned, labels.MAX_EXPIRES_AT: latest}
     return {name: text for name, text in given.items() if text is not None}
 
@@ -43,7 +43,7 @@ def at(hour: int) -> str:
     ],
 )
 def test_the_end_of_a_sandbox(expires: str, pinned: str | None, latest: str | None, hour: int, by_pin: bool) -> None:
-    end = deadline(annotations(expires, pinned, latest))
+    end = deadline(times(expires, pinned, latest))
 
     assert end == Deadline(datetime(2030, 1, 31, hour, tzinfo=UTC), pinned=by_pin)
     assert end.passed(NOON) == (hour <= 12)
@@ -68,7 +68,7 @@ BAD = [
 @pytest.mark.parametrize("text", BAD)
 @pytest.mark.parametrize("which", ["expires", "pinned", "latest"])
 def test_where_a_time_cannot_be_read_nothing_is_guessed(which: str, text: str) -> None:
-    end = deadline(annotations(**{"expires": at(1), which: text}))
+    end = deadline(times(**{"expires": at(1), which: text}))
 
     assert end.at is None
     assert not end.passed(datetime.max.replace(tzinfo=UTC))
@@ -76,7 +76,7 @@ def test_where_a_time_cannot_be_read_nothing_is_guessed(which: str, text: str) -
 
 
 def test_without_an_expiry_nothing_is_guessed_either() -> None:
-    for others in ({}, annotations(pinned=at(1)), annotations(latest=at(1))):
+    for others in ({}, times(pinned=at(1)), times(latest=at(1))):
         end = deadline(others)
         assert end.at is None
         assert labels.EXPIRES_AT in end.problem
@@ -91,7 +91,7 @@ TIMES = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.ju
 def test_the_end_is_never_after_the_latest_and_never_before_expiry_and_pin_without_one(
     expires: datetime, pinned: datetime | None, latest: datetime | None
 ) -> None:
-    given = annotations(to_rfc3339(expires), pinned and to_rfc3339(pinned), latest and to_rfc3339(latest))
+    given = times(to_rfc3339(expires), pinned and to_rfc3339(pinned), latest and to_rfc3339(latest))
     end = deadline(given).at
 
     assert end is not None
@@ -99,7 +99,7 @@ def test_the_end_is_never_after_the_latest_and_never_before_expiry_and_pin_witho
     assert end == (wanted if latest is None else min(wanted, latest))
 
 
-@given(st.dictionaries(st.sampled_from(list(annotations("", "", ""))), st.text(max_size=30)))
+@given(st.dictionaries(st.sampled_from(list(times("", "", ""))), st.text(max_size=30)))
 def test_no_text_makes_it_fall_over(given: dict[str, str]) -> None:
     end = deadline(given)
 
@@ -157,7 +157,7 @@ def test_what_nothing_is_pinned_until(text: str, says: str) -> None:
 
 
 def test_a_sandbox_says_what_keeps_it() -> None:
-    note = {**annotations(at(12), at(18)), labels.PIN_REASON: "demo", labels.NAMESPACE: "a"}
+    note = {**times(at(12), at(18)), labels.PIN_REASON: "demo", labels.NAMESPACE: "a"}
     found = Sandbox.of({"metadata": {"name": "a", "annotations": note}}, "c")
 
     assert found.expires_at == found.pinned_until == datetime(2030, 1, 31, 18, tzinfo=UTC)

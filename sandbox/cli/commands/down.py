@@ -28,6 +28,7 @@ def down(
             help="Default: the current branch's sandbox.",
         ),
     ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All sandboxes of one owner: --all --owner me.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is gone.")] = True,
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long being gone may take.")] = "5m",
     dry_run: DryRun = False,
@@ -45,9 +46,9 @@ def down(
     from sandbox.provision.down import down as delete
 
     bound = parse_duration(timeout)
-    wanted = run(_names(common, selection, names))
-    if not dry_run:
-        confirm(f"Delete {', '.join(wanted)} and everything in it?", yes=yes)
+    wanted = run(_all_of(common, selection, names) if all_ else _names(common, selection, names))
+    if not dry_run and wanted:
+        confirm(f"Delete {', '.join(wanted)} and everything in {'them' if len(wanted) > 1 else 'it'}?", yes=yes)
     with reporter(verbose=common.verbose) as talk:
         results = run(
             delete(common.target(), wanted, reporter=talk, dry_run=dry_run, wait=wait, timeout=bound.total_seconds())
@@ -67,6 +68,25 @@ async def _names(common: Common, selection: Selection, names: Sequence[str] | No
     prefix = common.target().namespace_prefix
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         return [await default_sandbox_name(cluster, owner=selection.owner, prefix=prefix)]
+
+
+async def _all_of(common: Common, selection: Selection, names: Sequence[str] | None) -> list[str]:
+    """The namespaces of all of an owner's sandboxes: of names there may be two."""
+    from sandbox.cli.reporter import say
+    from sandbox.cluster.client import Cluster
+    from sandbox.model.errors import InvalidInput
+    from sandbox.provision.inspect import Filter, list_sandboxes
+
+    if names or selection.given:
+        raise InvalidInput("--all means all of them", hint="leave out the names, or --all")
+    if not selection.owner:
+        raise InvalidInput("--all does not say whose", hint="say --all --owner me, or --all --owner NAME")
+    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
+        owner = (await cluster.whoami()).username if selection.owner == "me" else selection.owner
+        found = await list_sandboxes(cluster, Filter(owner=owner))
+    if not found:
+        say(f"there are no sandboxes of {owner}")
+    return [sandbox.namespace for sandbox in found]
 
 
 def _show(results: Sequence[DownResult], output: Format, *, dry_run: bool) -> None:
