@@ -91,8 +91,8 @@ TIMES = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.ju
 def test_the_end_is_never_after_the_latest_and_never_before_expiry_and_pin_without_one(
     expires: datetime, pinned: datetime | None, latest: datetime | None
 ) -> None:
-    given = times(to_rfc3339(expires), pinned and to_rfc3339(pinned), latest and to_rfc3339(latest))
-    end = deadline(given).at
+    written = [to_rfc3339(when) if when else None for when in (expires, pinned, latest)]
+    end = deadline(times(*written)).at
 
     assert end is not None
     wanted = max(expires, pinned or expires)
