@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from sandbox.model.durations import parse_duration
 from sandbox.model.errors import InvalidInput
 from sandbox.model.quantities import parse_quantity
-from sandbox.project.config import ConfigModel, Duration, ServiceName, Text
+from sandbox.project.config import ConfigModel, Duration, PortNumber, ServiceName, Text
 from sandbox.project.validation import validate
 from sandbox.project.yamlfile import load_yaml, near
 
@@ -45,6 +48,12 @@ _OTHER_RESOURCE = re.compile(
     r"|hugepages-[A-Za-z0-9]+|requests\.hugepages-[A-Za-z0-9]+"
     r"|(?:requests\.)?[a-z0-9.-]+/[A-Za-z0-9._-]+"
 )
+_KIND: Final = r"^[A-Z][A-Za-z0-9]*(\.[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
+# RFC 1123 subdomain, as names of cluster-scoped objects are.
+_SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+# How long a sandbox may live where its profile says nothing: times its longest TTL, or this long without one.
+_LIFETIMES: Final = 4
+_LONGEST_LIFE: Final = timedelta(days=30)
 # Larger than any cluster; keeps arithmetic on quantities small.
 _LARGEST = Decimal(10) ** 30
 
@@ -72,6 +81,28 @@ def _check_resource(name: str) -> str:
     return name
 
 
+def _check_kind(text: str) -> str:
+    if not re.fullmatch(_KIND, text):
+        raise ValueError(
+            f"{text!r} is not a kind: write Kind.group, such as DaemonSet.apps, or Service for a core kind"
+        )
+    return text
+
+
+def _check_subdomain(text: str) -> str:
+    if not re.fullmatch(_SUBDOMAIN, text):
+        raise ValueError(f"{text!r} is not a name of an object")
+    return text
+
+
+def _check_cidr(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a range of addresses such as 10.20.0.0/16: {error}") from None
+    return text
+
+
 Quantity = Annotated[
     str,
     BeforeValidator(_quantity),
@@ -91,6 +122,10 @@ Quantity = Annotated[
 ]
 QuotaResource = Annotated[str, AfterValidator(_check_resource), WithJsonSchema({"type": "string"})]
 Quantities = dict[str, Quantity]
+Kind = Annotated[str, AfterValidator(_check_kind), WithJsonSchema({"type": "string", "pattern": _KIND})]
+ObjectName = Annotated[str, AfterValidator(_check_subdomain), WithJsonSchema({"type": "string", "pattern": _SUBDOMAIN})]
+Cidr = Annotated[str, AfterValidator(_check_cidr), WithJsonSchema({"type": "string"})]
+Count = Annotated[int, Field(ge=1)]
 
 
 class LimitRangeItem(ConfigModel):
@@ -130,6 +165,51 @@ class LimitRangeItem(ConfigModel):
         return self
 
 
+class EgressPort(ConfigModel):
+    """One port, or a range of ports."""
+
+    port: PortNumber
+    """Its number; the first of a range."""
+    end_port: PortNumber | None = None
+    """The last of a range."""
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    """Its protocol."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.end_port is not None and self.end_port < self.port:
+            raise ValueError(f"endPort ({self.end_port}) is less than port ({self.port})")
+        return self
+
+
+class EgressRule(ConfigModel):
+    """One destination that a sandbox may reach; give one of `cidr`, `namespace` and `namespaceLabels`."""
+
+    cidr: Cidr | None = None
+    """A range of addresses (`10.20.0.0/16`)."""
+    except_: tuple[Cidr, ...] = Field(default=(), alias="except")
+    """Ranges within `cidr` that it may not reach."""
+    namespace: ServiceName | None = None
+    """A namespace, by its name."""
+    namespace_labels: dict[Text, str] = Field(default_factory=dict)
+    """Namespaces that have all of these labels."""
+    ports: tuple[EgressPort, ...] = ()
+    """Ports there; all where none is given."""
+
+    @model_validator(mode="after")
+    def _one_destination(self) -> Self:
+        given = [name for name in ("cidr", "namespace", "namespace_labels") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError("give one of cidr, namespace and namespaceLabels")
+        if self.except_ and self.cidr is None:
+            raise ValueError("except belongs to cidr")
+        for inner in self.except_:
+            outer, excepted = ipaddress.ip_network(self.cidr or ""), ipaddress.ip_network(inner)
+            if outer.version != excepted.version or not excepted.subnet_of(outer):  # type: ignore[arg-type]
+                raise ValueError(f"except: {inner} is not within {self.cidr}")
+        return self
+
+
 class QuotaProfile(ConfigModel):
     """What a sandbox may use and bring."""
 
@@ -142,19 +222,48 @@ class QuotaProfile(ConfigModel):
     description: Text = "no description"
     """What it is meant for, one line."""
     resource_quota: dict[QuotaResource, Quantity] = Field(min_length=1)
-    """Hard limits of the ResourceQuota `sandbox`."""
+    """Hard limits of the ResourceQuota `sandbox`: compute, storage (also of one storage class), numbers of objects."""
     limit_range: tuple[LimitRangeItem, ...] = ()
     """Items of the LimitRange `sandbox`."""
     max_ttl: Duration | None = Field(default=None, alias="maxTTL")
-    """Longest time to live; without one, none is too long."""
+    """Longest time to live that one `up` or extension may ask for; without one, `maxLifetime` alone bounds it."""
+    max_lifetime: Duration | None = None
+    """Longest life from its creation, however often it is extended; four times `maxTTL` by default, `30d` without."""
+    max_per_owner: Count | None = None
+    """How many sandboxes of this profile one owner may have at once; the client and the clean-up count."""
+    max_per_project: Count | None = None
+    """How many sandboxes of this profile one project may have at once; the client and the clean-up count."""
     pod_security: Literal["privileged", "baseline", "restricted"] = "baseline"
     """Pod security level that the namespace enforces."""
-    network: Literal["default-deny", "open"] = "default-deny"
-    """`default-deny`: no traffic from other namespaces; `open`: no NetworkPolicy."""
-    allowed_cluster_scoped: tuple[Text, ...] = ()
+    network: Literal["open", "isolated", "restricted"] = "isolated"
+    """`isolated`: no traffic from other namespaces; `restricted`: nor to others, but `egress` and DNS; `open`: all."""
+    egress: tuple[EgressRule, ...] = ()
+    """What a sandbox may reach besides itself and DNS; with `network: restricted`."""
+    priority_class_name: ObjectName | None = None
+    """The only PriorityClass that pods may name; those that name none have the cluster's default."""
+    allowed_cluster_scoped: tuple[Kind, ...] = ()
     """Cluster-scoped kinds that `--allow-cluster-scoped` may let in (`ClusterRole.rbac.authorization.k8s.io`)."""
-    forbidden_kinds: tuple[Text, ...] = ()
-    """Kinds that may not be brought at all (`DaemonSet.apps`)."""
+    allowed_kinds: tuple[Kind, ...] = ()
+    """The only kinds that services may bring (`Deployment.apps`, `Service`); all where none is given."""
+    forbidden_kinds: tuple[Kind, ...] = ()
+    """Kinds that services may not bring (`DaemonSet.apps`)."""
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long a sandbox may live from its creation."""
+        if self.max_lifetime:
+            return parse_duration(self.max_lifetime)
+        return _LIFETIMES * parse_duration(self.max_ttl) if self.max_ttl else _LONGEST_LIFE
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.max_ttl and self.max_lifetime and parse_duration(self.max_lifetime) < parse_duration(self.max_ttl):
+            raise ValueError(f"maxLifetime ({self.max_lifetime}) is less than maxTTL ({self.max_ttl})")
+        if self.egress and self.network != "restricted":
+            raise ValueError("egress is for `network: restricted`")
+        if both := sorted(set(self.allowed_kinds) & set(self.forbidden_kinds)):
+            raise ValueError(f"{', '.join(both)} is in allowedKinds and in forbiddenKinds")
+        return self
 
 
 def shipped_folder() -> Path:

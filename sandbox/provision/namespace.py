@@ -1,8 +1,7 @@
-"""The namespace of a sandbox and the guardrails inside it."""
+"""The namespace of a sandbox: made with its expiry, found again, and what its annotations say."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,18 +20,23 @@ from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
 from sandbox.model.source import Commit
 from sandbox.project.quotas import QuotaProfile
+from sandbox.provision.guardrails import pod_security_labels
 from sandbox.provision.identity import Identity, namespace_labels
 
 # How long a namespace of the same name that is being deleted may take before we give up.
 _TERMINATING_BOUND = 120.0
-_QUOTA_BOUND = 20.0
 
 
 @dataclass(frozen=True)
 class Lifetime:
-    """How long a sandbox lives, counted from the server's time."""
+    """How long a sandbox lives, counted from the server's time.
+
+    Attributes:
+        longest: from the sandbox's creation, however often it is extended.
+    """
 
     ttl: timedelta
+    longest: timedelta
     now: datetime
 
     @property
@@ -172,7 +176,11 @@ async def begin(
     commit: Commit | None,
     tools: Mapping[str, str],
 ) -> Manifest:
-    """Note on an existing sandbox what is going to be deployed into it now."""
+    """Note on an existing sandbox what is going to be deployed into it now.
+
+    Raises:
+        Refused: its longest life is over.
+    """
     patch = {
         "metadata": {
             "labels": pod_security_labels(profile),
@@ -187,8 +195,12 @@ async def begin(
 
 
 async def prolong(cluster: Cluster, namespace: Manifest, lifetime: Lifetime) -> Manifest:
-    """Let the expiry count from now; one that is later already stays."""
-    patch = {"metadata": {"annotations": _expiry_annotations(lifetime, namespace)}}
+    """Let the expiry count from now, up to the sandbox's longest life; one that is later already stays.
+
+    Raises:
+        Refused: its longest life is over.
+    """
+    patch = {"metadata": {"annotations": expiry_annotations(lifetime, namespace)}}
     return await _patch(cluster, namespace["metadata"]["name"], patch)
 
 
@@ -214,109 +226,57 @@ def _deployment_annotations(
     profile: QuotaProfile, lifetime: Lifetime, tools: Mapping[str, str], namespace: Manifest | None = None
 ) -> dict[str, str]:
     return {
-        **_expiry_annotations(lifetime, namespace),
+        **expiry_annotations(lifetime, namespace),
         labels.QUOTA_PROFILE: profile.name,
         labels.TOOLS: json.dumps(dict(tools), sort_keys=True),
     }
 
 
-def _expiry_annotations(lifetime: Lifetime, namespace: Manifest | None) -> dict[str, str]:
-    expires_at = lifetime.expires_at
-    before = ((namespace or {}).get("metadata", {}).get("annotations") or {}).get(labels.EXPIRES_AT)
-    if before:
-        # Somebody extended it further than this deployment would; a broken value is mended.
-        try:
-            expires_at = max(expires_at, from_rfc3339(before))
-        except InvalidInput:
-            expires_at = lifetime.expires_at
-    return {labels.EXPIRES_AT: to_rfc3339(expires_at), labels.TTL: format_duration(lifetime.ttl)}
+def expiry_annotations(lifetime: Lifetime, namespace: Manifest | None) -> dict[str, str]:
+    """When a sandbox ends, counted from now, within its longest life.
 
+    Args:
+        namespace: as it is; None for one that is to be made.
 
-def pod_security_labels(profile: QuotaProfile) -> dict[str, str]:
-    """Pod Security Admission's labels (``pod-security.kubernetes.io/…``) for the profile's level."""
-    return {f"pod-security.kubernetes.io/{mode}": profile.pod_security for mode in ("enforce", "warn")}
-
-
-def guardrails(profile: QuotaProfile, namespace: str) -> list[Manifest]:
-    """ResourceQuota, LimitRange and NetworkPolicies of a profile."""
-    metadata = {"namespace": namespace, "labels": {labels.MANAGED_BY: labels.MANAGED_BY_VALUE}}
-    rails: list[Manifest] = []
-    if profile.resource_quota:
-        rails.append(
-            {
-                "apiVersion": "v1",
-                "kind": "ResourceQuota",
-                "metadata": {**metadata, "name": labels.QUOTA_NAME},
-                "spec": {"hard": dict(profile.resource_quota)},
-            }
+    Raises:
+        Refused: its longest life is over.
+    """
+    if namespace is None:
+        return {
+            labels.EXPIRES_AT: to_rfc3339(lifetime.expires_at),
+            labels.TTL: format_duration(lifetime.ttl),
+            labels.MAX_EXPIRES_AT: to_rfc3339(lifetime.now + lifetime.longest),
+        }
+    end = longest_life(namespace, lifetime.longest)
+    if end <= lifetime.now:
+        raise Refused(
+            f"the sandbox {namespace['metadata']['name']} has reached its longest life",
+            why=f"it was to end at {to_rfc3339(end)} ({labels.MAX_EXPIRES_AT}), however often it is extended",
+            hint="delete it with `sandbox down`, then run `sandbox up` again",
         )
-    if profile.limit_range:
-        rails.append(
-            {
-                "apiVersion": "v1",
-                "kind": "LimitRange",
-                "metadata": {**metadata, "name": labels.LIMIT_RANGE_NAME},
-                "spec": {"limits": limits(profile)},
-            }
-        )
-    if profile.network == "default-deny":
-        rails.append(_default_deny(metadata))
-    return rails
-
-
-def limits(profile: QuotaProfile) -> list[Manifest]:
-    """The items of a profile's LimitRange, as Kubernetes writes them."""
-    return [item.model_dump(by_alias=True, exclude_defaults=True) for item in profile.limit_range]
-
-
-def _default_deny(metadata: Mapping[str, object]) -> Manifest:
-    """Let in what comes from the sandbox itself, and from namespaces that the platform marks for it (ingress)."""
+    # Somebody may have extended it further than this deployment would; a broken value is mended.
+    expires_at = max(lifetime.expires_at, _time(namespace, labels.EXPIRES_AT) or lifetime.expires_at)
+    # What its creation wrote down is never written again, not even in another spelling: admission refuses it.
+    known = {} if _time(namespace, labels.MAX_EXPIRES_AT) else {labels.MAX_EXPIRES_AT: to_rfc3339(end)}
     return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {**metadata, "name": labels.NETWORK_POLICY_NAME},
-        "spec": {
-            "podSelector": {},
-            "policyTypes": ["Ingress"],
-            "ingress": [
-                {
-                    "from": [
-                        {"podSelector": {}},
-                        {"namespaceSelector": {"matchLabels": {f"{labels.DOMAIN}/allow-ingress": "true"}}},
-                    ]
-                }
-            ],
-        },
+        labels.EXPIRES_AT: to_rfc3339(min(expires_at, end)),
+        labels.TTL: format_duration(lifetime.ttl),
+        **known,
     }
 
 
-async def apply_guardrails(cluster: Cluster, profile: QuotaProfile, namespace: str) -> None:
-    """Apply the guardrails and wait until the quota counts.
+def longest_life(namespace: Manifest, longest: timedelta) -> datetime:
+    """When a sandbox ends at the latest: what its creation wrote down, else counted from its creation.
 
-    Until the quota controller has filled in ``status.hard``, the API server rejects pods with
-    "status unknown for quota".
-
-    Raises:
-        OperationFailed: the quota controller did not take notice in time.
+    Args:
+        longest: the life that its profile allows; for a namespace that says nothing, or nothing readable.
     """
-    rails = guardrails(profile, namespace)
-    await asyncio.gather(*(objects.apply(cluster, rail, namespace=namespace) for rail in rails))
-    if not profile.resource_quota:
-        return
-    quota = ObjectRef("", "v1", "ResourceQuota", labels.QUOTA_NAME, namespace)
-    wanted = set(profile.resource_quota)
-    retrying = AsyncRetrying(
-        stop=stop_after_delay(_QUOTA_BOUND),
-        wait=wait_fixed(0.05),
-        retry=retry_if_result(
-            lambda found: found is None or not wanted <= set((found.get("status") or {}).get("hard") or {})
-        ),
-    )
+    created = from_rfc3339(namespace["metadata"]["creationTimestamp"])
+    return _time(namespace, labels.MAX_EXPIRES_AT) or created + longest
+
+
+def _time(namespace: Manifest, annotation: str) -> datetime | None:
     try:
-        await retrying(objects.get, cluster, quota)
-    except RetryError:
-        raise OperationFailed(
-            f"the quota of {namespace} did not become active within {_QUOTA_BOUND:.0f} s",
-            why="the controller manager has not filled in status.hard",
-            hint="see whether the cluster's kube-controller-manager runs, then run `sandbox up` again",
-        ) from None
+        return from_rfc3339((namespace["metadata"].get("annotations") or {}).get(annotation, ""))
+    except InvalidInput:
+        return None

@@ -138,6 +138,12 @@ class Planner:
                 why=f"at most {profile.max_ttl}",
                 hint="ask for less with --ttl, and prolong it later by running `sandbox up` again",
             )
+        if ttl > profile.lifetime:
+            raise Refused(
+                f"a TTL of {format_duration(ttl)} is over the longest life of the quota profile {profile.name}",
+                why=f"at most {format_duration(profile.lifetime)} from its creation, however often it is extended",
+                hint="ask for less with --ttl",
+            )
         base = None if lock else request.base or defaults.base
         wanted = request.only or (tuple(lock.services) if lock else ())
         selection = select(project, wanted, has_base=base is not None)

@@ -17,10 +17,13 @@ from sandbox.model.quota import Asked, Excess, asked_by, excesses
 from sandbox.model.record import ServiceRecord
 from sandbox.project.config import Requires
 from sandbox.project.quotas import QuotaProfile
-from sandbox.provision import namespace as ns
+from sandbox.provision.guardrails import guardrails, limits
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.render.references import missing_references
 from sandbox.render.transform import belongs_to
+
+# What a sandbox has from its profile; two of a kind would count twice, or bind more than the profile says.
+_GUARDRAILS = ("ResourceQuota", "LimitRange", "Namespace")
 
 
 async def check(cluster: Cluster, plan: Plan) -> list[str]:
@@ -34,7 +37,8 @@ async def check(cluster: Cluster, plan: Plan) -> list[str]:
     """
     manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
     await _check_scope(cluster, plan, manifests)
-    _check_forbidden_kinds(manifests, plan.profile)
+    _check_kinds(manifests, plan.profile)
+    _check_priority(manifests, plan.profile)
     check_pod_security(manifests, plan.profile.pod_security)
     warnings = await _check_references(cluster, plan)
     _check_quota(plan)
@@ -116,22 +120,43 @@ def full_kind(manifest: Manifest) -> str:
     return f"{manifest['kind']}.{group}" if group else str(manifest["kind"])
 
 
-def _check_forbidden_kinds(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:
-    forbidden = [
+def _check_kinds(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:
+    """Refuse kinds that the profile does not let in, and guardrails of a service's own."""
+    refused = [
         f"{service}: {ObjectRef.of(manifest)}"
         for service, manifest in _each(manifests)
-        if manifest["kind"] in profile.forbidden_kinds
+        if not _is_permitted(full_kind(manifest), profile)
     ]
-    guardrails = [
-        f"{service}: {ObjectRef.of(manifest)}"
-        for service, manifest in _each(manifests)
-        if manifest["kind"] in ("ResourceQuota", "LimitRange", "Namespace")
-    ]
-    if forbidden or guardrails:
+    if refused:
+        only = f": only {', '.join(profile.allowed_kinds)}" if profile.allowed_kinds else ""
         raise Refused(
-            f"the quota profile {profile.name} does not permit these objects",
-            why="\n".join(forbidden + guardrails),
+            f"the quota profile {profile.name} does not permit these objects{only}",
+            why="\n".join(refused),
             hint="take them out of the service, or choose another profile with --quota",
+        )
+
+
+def _is_permitted(kind: str, profile: QuotaProfile) -> bool:
+    if kind in profile.forbidden_kinds or kind in _GUARDRAILS:
+        return False
+    # Whether a cluster-scoped kind may come is said of its own.
+    return not profile.allowed_kinds or kind in (*profile.allowed_kinds, *profile.allowed_cluster_scoped)
+
+
+def _check_priority(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:
+    """Refuse pods that name another PriorityClass than the profile's."""
+    if profile.priority_class_name is None:
+        return
+    refused = [
+        f"{service}: {ObjectRef.of(manifest)}: priorityClassName: {named}"
+        for service, manifest in _each(manifests)
+        if (named := (pod_spec(manifest) or {}).get("priorityClassName")) not in (None, "", profile.priority_class_name)
+    ]
+    if refused:
+        raise Refused(
+            f"the quota profile {profile.name} permits no PriorityClass but {profile.priority_class_name}",
+            why="\n".join(refused),
+            hint=f"name {profile.priority_class_name} or none in the service's values",
         )
 
 
@@ -271,8 +296,7 @@ def asked_of_quota(
 def _asked_by_service(
     service: str, manifests: Iterable[Manifest], release: str | None, profile: QuotaProfile
 ) -> list[Asked]:
-    limits = ns.limits(profile)
-    asked = [item for manifest in manifests for item in asked_by(service, manifest, limits)]
+    asked = [item for manifest in manifests for item in asked_by(service, manifest, limits(profile))]
     if release:
         # Helm keeps each revision in a Secret.
         asked += [Asked(service, f"release/{release}", kind, Decimal(1)) for kind in ("secrets", "count/secrets")]
@@ -284,7 +308,7 @@ def _own_objects(profile: QuotaProfile, namespace: str) -> list[Asked]:
     given: list[Manifest] = [
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": labels.RECORD_NAME}},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"}},
-        *ns.guardrails(profile, namespace),
+        *guardrails(profile, namespace),
     ]
     return [asked for manifest in given for asked in asked_by("(sandbox)", manifest)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from sandbox.cluster.client import Cluster
-from sandbox.model.durations import parse_duration
+from sandbox.model.durations import format_duration, parse_duration, relative, to_rfc3339
 from sandbox.model.errors import InvalidInput, SandboxError, Unreachable
 from sandbox.model.failure import NotReady
 from sandbox.model.objects import Manifest
@@ -18,6 +18,7 @@ from sandbox.project.config import BuilderName
 from sandbox.provision import equivalents, preflight, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.endpoints import Endpoint, endpoints_of
+from sandbox.provision.guardrails import apply_guardrails, guardrails
 from sandbox.provision.identity import Identity, identify
 from sandbox.provision.lease import deployment_lease
 from sandbox.provision.namespace import Lifetime
@@ -65,7 +66,7 @@ class UpResult:
         """Everything that would be applied, guardrails first; in a dry run only."""
         if self.plan is None:
             return []
-        rails = ns.guardrails(self.plan.profile, self.plan.identity.namespace)
+        rails = guardrails(self.plan.profile, self.plan.identity.namespace)
         return rails + [m for s in self.plan.services.values() for m in [*s.hooks, *s.manifests]]
 
 
@@ -92,7 +93,7 @@ async def up(target: Target, request: UpRequest, reporter: Reporter) -> UpResult
                 return _planned(plan)
             broken = await not_running(cluster, plan)
             if not broken and (namespace := await _nothing_to_do(cluster, plan)):
-                return await _prolong(cluster, plan, namespace)
+                return await _prolong(cluster, plan, namespace, reporter)
             return await _deploy(planner, plan, broken, request, reporter)
 
 
@@ -170,9 +171,11 @@ async def _nothing_to_do(cluster: Cluster, plan: Plan) -> Manifest | None:
     return namespace if same else None
 
 
-async def _prolong(cluster: Cluster, plan: Plan, namespace: Manifest) -> UpResult:
+async def _prolong(cluster: Cluster, plan: Plan, namespace: Manifest, reporter: Reporter) -> UpResult:
     """Nothing is written but the expiry."""
-    prolonged = await ns.prolong(cluster, namespace, Lifetime(plan.ttl, await cluster.server_time()))
+    lifetime = await _lifetime(cluster, plan)
+    prolonged = await ns.prolong(cluster, namespace, lifetime)
+    _say_when_capped(prolonged, lifetime, reporter)
     return _result(cluster, plan, prolonged, plan.before[-1])
 
 
@@ -183,12 +186,12 @@ async def _deploy(
     cluster = planner.cluster
     with reporter.step(f"Namespace {plan.identity.namespace}"):
         reporter.command(equivalents.create_namespace(cluster.context, plan.identity.namespace))
-        namespace = await _ensure_namespace(cluster, plan, planner.tools)
+        namespace = await _ensure_namespace(cluster, plan, planner.tools, reporter)
     services = {name: service for name, service in plan.services.items() if name in plan.changed or name in broken}
     async with deployment_lease(cluster, plan.identity.namespace):
         with reporter.step(f"Guardrails: {plan.profile.name}"):
             reporter.command(equivalents.apply(cluster.context, plan.identity.namespace, "guardrails"))
-            await ns.apply_guardrails(cluster, plan.profile, plan.identity.namespace)
+            await apply_guardrails(cluster, plan.profile, plan.identity.namespace)
             await planner.copy_pull_secret(plan.identity.namespace)
         record = await _begin_record(cluster, plan, namespace)
         place = Place(
@@ -203,12 +206,27 @@ async def _deploy(
     return _result(cluster, plan, namespace, record, services)
 
 
-async def _ensure_namespace(cluster: Cluster, plan: Plan, tools: Mapping[str, str]) -> Manifest:
-    lifetime = Lifetime(plan.ttl, await cluster.server_time())
+async def _ensure_namespace(cluster: Cluster, plan: Plan, tools: Mapping[str, str], reporter: Reporter) -> Manifest:
+    lifetime = await _lifetime(cluster, plan)
     namespace = await ns.existing(cluster, plan.identity)
     if namespace is None:
         return await ns.create(cluster, plan.identity, plan.profile, lifetime, plan.commit, tools)
-    return await ns.begin(cluster, namespace, plan.identity, plan.profile, lifetime, plan.commit, tools)
+    begun = await ns.begin(cluster, namespace, plan.identity, plan.profile, lifetime, plan.commit, tools)
+    _say_when_capped(begun, lifetime, reporter)
+    return begun
+
+
+async def _lifetime(cluster: Cluster, plan: Plan) -> Lifetime:
+    return Lifetime(plan.ttl, plan.profile.lifetime, await cluster.server_time())
+
+
+def _say_when_capped(namespace: Manifest, lifetime: Lifetime, reporter: Reporter) -> None:
+    end = ns.longest_life(namespace, lifetime.longest)
+    if end < lifetime.expires_at:
+        reporter.warn(
+            f"it expires {relative(end, lifetime.now)} ({to_rfc3339(end)}), not in {format_duration(lifetime.ttl)}: "
+            "that is its longest life, however often it is extended"
+        )
 
 
 async def _begin_record(cluster: Cluster, plan: Plan, namespace: Manifest) -> Record:

@@ -57,6 +57,9 @@ def test_the_namespace_says_whose_it_is_and_when_it_ends(deployed: Deployed) -> 
     assert note["namespace"] == space.name
     assert abs(datetime.fromisoformat(note["created-at"]) - created) < timedelta(seconds=60)
     assert timedelta(hours=7.9) < datetime.fromisoformat(note["expires-at"]) - created < timedelta(hours=8.1)
+    assert datetime.fromisoformat(note["max-expires-at"]) - created == pytest.approx(
+        timedelta(days=14), abs=timedelta(minutes=1)
+    )
     assert (note["ttl"], note["quota-profile"], note["phase"]) == ("8h", "small", "Ready")
     assert note["commit"] == data["commit"]["sha"]
     assert note["created-by"] == note["owner-user"] != ""
@@ -180,7 +183,7 @@ def test_a_profile_of_the_project_s_own_is_used(
         "limitRange": [],
         "maxTTL": "1h",
         "podSecurity": "baseline",
-        "network": "default-deny",
+        "network": "isolated",
     }
     project.write({"quotas/tiny.yaml": documents(profile)})
     project.declare(
@@ -209,7 +212,7 @@ OPEN = {
     "limitRange": [],
     "maxTTL": "1h",
     "podSecurity": "baseline",
-    "network": "default-deny",
+    "network": "isolated",
     "allowedClusterScoped": [KIND],
 }
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,15 @@ def test_the_shipped_profiles_grow() -> None:
         container = next(item for item in profile.limit_range if item.type == "Container")
         # A quota on requests and limits rejects pods without them: there must be defaults.
         assert {"cpu", "memory"} <= container.default.keys() & container.default_request.keys()
-        assert (profile.pod_security, profile.network) == ("baseline", "default-deny")
+        assert (profile.pod_security, profile.network) == ("baseline", "isolated")
+
+
+@pytest.mark.parametrize(
+    ("body", "days"), [("maxTTL: 2d\nmaxLifetime: 3d\n", 3), ("maxTTL: 2d\n", 8), ("maxLifetime: 60d\n", 60), ("", 30)]
+)
+def test_every_profile_bounds_a_life(tmp_path: Path, body: str, days: int) -> None:
+    text = HEAD + "resourceQuota: {pods: 1}\n" + body
+    assert load_profiles([write(tmp_path / "q", "tiny.yml", text)])["tiny"].lifetime == timedelta(days=days)
 
 
 def test_numbers_are_quantities_too(tmp_path: Path) -> None:
@@ -68,6 +77,17 @@ def test_numbers_are_quantities_too(tmp_path: Path) -> None:
         ("resourceQuota: {pods: 1}\npodSecurity: strict\n", "podSecurity: must be 'privileged', 'baseline' or 'restricted'"),
         ("resourceQuota: {pods: 1}\nlimitRange:\n- type: Container\n  min: {cpu: 2}\n  max: {cpu: 1}\n", "quotas/tiny.yaml:6: limitRange[0]: min.cpu (2) is more than max.cpu (1)"),
         ("resourceQuota: {pods: 1}\nlimitRange: [{type: Container, default: {cpu: 100m}, defaultRequest: {cpu: 1}}]\n", "defaultRequest.cpu (1) is more than default.cpu (100m)"),
+        ("resourceQuota: {pods: 1}\nmaxTTL: 2d\nmaxLifetime: 1d\n", "maxLifetime (1d) is less than maxTTL (2d)"),
+        ("resourceQuota: {pods: 1}\nmaxPerOwner: 0\n", "maxPerOwner"),
+        ("resourceQuota: {pods: 1}\nforbiddenKinds: [daemonsets]\n", "quotas/tiny.yaml:5: forbiddenKinds[0]: 'daemonsets' is not a kind"),
+        ("resourceQuota: {pods: 1}\nallowedKinds: [Service]\nforbiddenKinds: [Service]\n", "Service is in allowedKinds and in forbiddenKinds"),
+        ("resourceQuota: {pods: 1}\nnetwork: default-deny\n", "network: must be 'open', 'isolated' or 'restricted'"),
+        ("resourceQuota: {pods: 1}\negress: [{cidr: 10.0.0.0/8}]\n", "egress is for `network: restricted`"),
+        ("resourceQuota: {pods: 1}\nnetwork: restricted\negress: [{cidr: 10.0.0.1/8}]\n", "'10.0.0.1/8' is not a range of addresses"),
+        ("resourceQuota: {pods: 1}\nnetwork: restricted\negress: [{cidr: 10.0.0.0/8, namespace: x}]\n", "give one of cidr, namespace and namespaceLabels"),
+        ("resourceQuota: {pods: 1}\nnetwork: restricted\negress: [{cidr: 10.0.0.0/8, except: [11.0.0.0/16]}]\n", "11.0.0.0/16 is not within 10.0.0.0/8"),
+        ("resourceQuota: {pods: 1}\nnetwork: restricted\negress: [{cidr: 10.0.0.0/8, ports: [{port: 9, endPort: 8}]}]\n", "endPort (8) is less than port (9)"),
+        ("resourceQuota: {pods: 1}\npriorityClassName: Low\n", "'Low' is not a name of an object"),
         ("resourceQuota: {pods: 1}\nlimitRange: [{type: Pod, default: {cpu: 1}}]\n", "are for containers"),
     ],
 )  # fmt: skip
