@@ -13,7 +13,7 @@ from sandbox.provision.guardrails import guardrails, pod_security_labels
 from sandbox.provision.namespace import Lifetime, expiry_annotations
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
-ITSELF = {"podSelector": {}}
+ITSELF: dict[str, Any] = {"podSelector": {}}
 
 
 def profile(**more: Any) -> QuotaProfile:
