@@ -409,6 +409,65 @@ class Service(ConfigModel):
         return self.manifests.paths if self.manifests is not None else ()
 
 
+class SecretKey(ConfigModel):
+    """A key of a Secret in the namespace of the pod."""
+
+    name: Text
+    """Name of the Secret."""
+    key: Text
+    """Key in it."""
+
+
+class PasswordFrom(ConfigModel):
+    """Where a password is; never the password itself."""
+
+    secret_key_ref: SecretKey
+    """A key of a Secret."""
+
+
+class FixtureStore(ConfigModel):
+    """A database or cache whose contents are captured, where it is not found by itself or needs to be told more."""
+
+    kind: Text | None = None
+    """What it is: `postgresql`, `redis`, or what a plugin brings; recognised where not given."""
+    workload: Text | None = None
+    """Name of its Deployment, StatefulSet, DaemonSet or Pod; the name of this entry where not given."""
+    container: Text | None = None
+    """Container of the pod; the one that is recognised, else the first, where not given."""
+    user: Text | None = None
+    """User to connect as; the one that the container's own environment names where not given."""
+    password_from: PasswordFrom | None = None
+    """Its password; the container's own environment where not given."""
+    databases: tuple[Text, ...] = ()
+    """Databases to capture; all of them where not given."""
+    skip: bool = False
+    """Capture nothing of it."""
+
+
+MaskKind = Literal["email", "name", "phone", "text", "number", "uuid", "null"]
+
+
+def _mask_rule(text: str) -> str:
+    if len(text.split(".")) not in (3, 4) or not all(part.strip() for part in text.split(".")):
+        raise ValueError(f"{text!r} is not database.table.column (or database.schema.table.column)")
+    return text
+
+
+MaskedColumn = Annotated[str, AfterValidator(_mask_rule), WithJsonSchema({"type": "string", "minLength": 5})]
+
+
+class Fixtures(ConfigModel):
+    """Databases and caches as captures hold them."""
+
+    stores: dict[ServiceName, FixtureStore] = Field(
+        default_factory=dict, json_schema_extra={"propertyNames": _label_schema.json_schema}
+    )
+    """What is not found by itself, by name."""
+    mask: dict[MaskedColumn, MaskKind] = Field(default_factory=dict)
+    """Columns whose values are replaced before anything is stored: `shop.customers.email: email`. The same value
+    becomes the same replacement everywhere, and columns that a foreign key ties to a masked one are masked with it."""
+
+
 class Environment(ConfigModel):
     """A shared, long-lived place."""
 
@@ -444,6 +503,8 @@ class Project(ConfigModel):
     """The deployables, by name."""
     environments: dict[str, Environment] = Field(default_factory=dict)
     """Shared places, by name."""
+    fixtures: Fixtures = Field(default_factory=Fixtures)
+    """Databases and caches as captures hold them."""
 
     def release(self, name: str) -> str:
         """The Helm release of a service that is a chart."""

@@ -50,6 +50,17 @@ services:
     smoke: {command: [check], image: acme/check}
 environments:
   qa: {context: prod-eu, namespace: shop-qa, values: {web: [web/values/qa.yaml]}}
+fixtures:
+  stores:
+    ledger:
+      kind: postgresql
+      workload: ledger-db
+      container: main
+      user: ledger
+      passwordFrom: {secretKeyRef: {name: ledger, key: password}}
+      databases: [ledger]
+    sessions: {skip: true}
+  mask: {ledger.accounts.holder: name, ledger.public.accounts.email: email}
 """
 
 

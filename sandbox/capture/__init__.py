@@ -1,0 +1,1 @@
+"""Captures: what an environment was at a moment."""
