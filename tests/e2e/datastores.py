@@ -1,0 +1,79 @@
+"""Pods of real databases and caches, of the example shop's base image."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sandbox.cluster.providers import ClusterInfo
+from sandbox.model.objects import Manifest
+
+_MAKE = Path(__file__).parents[2] / "examples" / "shop" / "make-base-image"
+PASSWORD = "only-for-tests-7c1f"
+
+# As the official image does it: made on the first start, trusted on the socket only.
+_POSTGRES = """
+set -eu
+d=/var/lib/postgresql/data; b=$(echo /usr/lib/postgresql/*/bin); export LANG=C.UTF-8
+install -d -o postgres -g postgres -m 700 "$d" && install -d -o postgres -g postgres /var/run/postgresql
+run() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
+printf '%s' "$POSTGRES_PASSWORD" > /tmp/password; chown postgres /tmp/password
+[ -s "$d/PG_VERSION" ] || run "$b/initdb" -D "$d" -U postgres -N --pwfile=/tmp/password --encoding=UTF8 \\
+  --auth-local=trust --auth-host=scram-sha-256 >/dev/null
+exec setpriv --reuid=postgres --regid=postgres --init-groups "$b/postgres" -D "$d" -c listen_addresses='*' -c jit=off \\
+  -c fsync=off -c shared_buffers=64MB -c max_wal_size=4GB "$@"
+"""
+_REDIS = 'printf "requirepass %s\\nsave \\"\\"\\ndir /tmp\\n" "$REDIS_PASSWORD" | exec redis-server - "$@"'
+
+
+def base_image(cluster: ClusterInfo) -> str:
+    """The shop's base image in the cluster's registry: Debian with PostgreSQL and Redis."""
+    made = subprocess.run(
+        [sys.executable, str(_MAKE), cluster.registry], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+def postgres(name: str, image: str, *arguments: str, **more: Any) -> Manifest:
+    """A PostgreSQL server; its superuser postgres has PASSWORD."""
+    ready = {"exec": {"command": ["pg_isready", "-q", "-h", "127.0.0.1"]}, "periodSeconds": 1}
+    environment = [{"name": "POSTGRES_PASSWORD", "value": PASSWORD}]
+    return _pod(name, image, _POSTGRES, arguments, 5432, ready, environment, **more)
+
+
+def redis(name: str, image: str, *arguments: str, **more: Any) -> Manifest:
+    """A Redis server that asks for PASSWORD."""
+    ready = {"tcpSocket": {"port": 6379}, "periodSeconds": 1}
+    environment = [{"name": "REDIS_PASSWORD", "value": PASSWORD}]
+    return _pod(name, image, _REDIS, arguments, 6379, ready, environment, **more)
+
+
+def _pod(
+    name: str,
+    image: str,
+    script: str,
+    arguments: tuple[str, ...],
+    port: int,
+    ready: Manifest,
+    environment: list[Manifest],
+    **more: Any,
+) -> Manifest:
+    container = {
+        "name": "main",
+        "image": image,
+        "command": ["sh", "-c", script, "sh", *arguments],
+        "ports": [{"containerPort": port}],
+        "env": environment,
+        "readinessProbe": ready,
+        **more,
+    }
+    label = "postgresql" if port == 5432 else "redis"
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": label}},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+    }
