@@ -30,11 +30,11 @@ _REDIS = 'printf "requirepass %s\\nsave \\"\\"\\ndir /tmp\\n" "$REDIS_PASSWORD" 
 
 def base_image(cluster: ClusterInfo) -> str:
     """The shop's base image in the cluster's registry: Debian with PostgreSQL and Redis."""
-    made = subprocess.run(
-        [sys.executable, str(_MAKE), cluster.registry], capture_output=True, text=True, timeout=600, check=False
-    )
+    assert cluster.registry is not None
+    command = [sys.executable, str(_MAKE), cluster.registry]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
+    return str(made.stdout).strip()
 
 
 def postgres(name: str, image: str, *arguments: str, **more: Any) -> Manifest:
