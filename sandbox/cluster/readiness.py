@@ -26,6 +26,9 @@ State = Literal["ready", "progressing", "failed"]
 UNSETTLED_RESTARTS = 3
 # Nobody chose it where it is this: the API's default.
 _DEFAULT_BACKOFF_LIMIT = 6
+# A container without a readiness probe is ready as soon as it runs, also when it is about to crash: it has to stay
+# up this long (by Kubernetes' whole seconds) before anybody may call it ready.
+STAYS_UP_S = 2.5
 
 
 @dataclass(frozen=True)
@@ -359,6 +362,28 @@ def _container_symptom(pod: Manifest, service: str, container: Manifest, restart
         restarts=container.get("restartCount", 0),
         crashed_at=time_of(crash.get("finishedAt")),
     )
+
+
+def restarted_symptom(pod: Manifest, service: str, now: datetime) -> Symptom | None:
+    """A container between two crashes: Kubernetes calls it ready, since nothing probes it; None for any other pod.
+
+    Args:
+        now: the server's time.
+    """
+    unprobed = {c["name"] for c in (pod.get("spec") or {}).get("containers") or () if not c.get("readinessProbe")}
+    for container in container_statuses(pod):
+        ended = (container.get("lastState") or {}).get("terminated") or {}
+        began = time_of(((container.get("state") or {}).get("running") or {}).get("startedAt"))
+        if container["name"] not in unprobed or began is None or not _ended_badly(pod, container, ended):
+            continue
+        up = (now - began).total_seconds()
+        if up < STAYS_UP_S:
+            name, restarts = pod["metadata"]["name"], container.get("restartCount", 0)
+            why = _crash_message(ended, f"started again {max(up, 0):.0f}s ago, {restarts} restarts so far")
+            reason = "OOMKilled" if ended.get("reason") == "OOMKilled" else ended.get("reason") or "Error"
+            finding = Finding(reason, why, f"pod/{name}", service, name, container["name"], ended.get("exitCode"))
+            return Symptom(finding, crash=True, restarts=restarts, crashed_at=time_of(ended.get("finishedAt")))
+    return None
 
 
 def _ended_badly(pod: Manifest, container: Manifest, ended: Mapping[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from sandbox.cluster.client import Cluster
 from sandbox.cluster.discovery import Resource, resource_for
 from sandbox.cluster.errors import Forbidden
 from sandbox.cluster.readiness import (
+    STAYS_UP_S,
     Status,
     Symptom,
     condition,
@@ -50,9 +51,6 @@ _LOG_LINES = 20
 # A symptom may vanish for a moment (an image is tried again) and is still the same when it comes back.
 _MEMORY_S = 5.0
 _ABSENT_GRACE_S = 10.0
-# A container without a readiness probe is ready as soon as it runs, also when it is about to crash: it has to stay
-# up this long (by Kubernetes' whole seconds).
-_STAYS_UP_S = 2.5
 # How long the cluster may take to show why an operation failed that has said so itself.
 _TELLING_S = 3.0
 # A custom resource without a status has a controller that is yet to write one, or none that ever will.
@@ -399,7 +397,7 @@ class _Watcher:
         for found in container_statuses(pod):
             if found["name"] in names:
                 began = time_of(((found.get("state") or {}).get("running") or {}).get("startedAt"))
-                if began is None or (self._now - began).total_seconds() < _STAYS_UP_S:
+                if began is None or (self._now - began).total_seconds() < STAYS_UP_S:
                     return True
         return False
 

@@ -199,13 +199,16 @@ def service_statuses(
         if not name and not workloads:
             continue
         entry = record.services.get(name) if record else None
+        crashed = sum(
+            readiness.restarted_symptom(m, name, now) is not None for m in members[name] if m["kind"] == "Pod"
+        )
         found.append(
             ServiceStatus(
                 name=name,
                 kind=entry.lock.kind if entry else "",
                 commit=entry.lock.commit if entry else "",
-                state=_overall(workloads, stuck=any(final for _, final in symptoms[name])),
-                ready=sum(w.ready or 0 for w in workloads),
+                state=_overall(workloads, stuck=any(final for _, final in symptoms[name]), crashed=crashed),
+                ready=max(sum(w.ready or 0 for w in workloads) - crashed, 0),
                 desired=sum(w.desired or 0 for w in workloads),
                 restarts=sum(_restarts(m) for m in members[name] if m["kind"] == "Pod"),
                 workloads=tuple(workloads),
@@ -294,6 +297,8 @@ def _symptoms(
             failed = readiness.failed_pod_symptom(manifest, service, 2)
             if failed and failed.finding not in [finding for finding, _ in found[service]]:
                 note(failed, service, began)
+        elif manifest["kind"] == "Pod" and (restarted := readiness.restarted_symptom(manifest, service, now)):
+            note(restarted, service, began)
     for event in events:
         uid = (event.get("involvedObject") or {}).get("uid", "")
         if uid in unready and not _overtaken(event, by_uid[uid]):
@@ -315,9 +320,9 @@ def _overtaken(event: Manifest, manifest: Manifest) -> bool:
     )
 
 
-def _overall(workloads: Sequence[WorkloadStatus], *, stuck: bool) -> State:
+def _overall(workloads: Sequence[WorkloadStatus], *, stuck: bool, crashed: int) -> State:
     states = Counter(workload.state for workload in workloads)
-    if states["failed"] or (states["progressing"] and stuck):
+    if states["failed"] or crashed or (states["progressing"] and stuck):
         return "failed"
     return "progressing" if states["progressing"] else "ready"
 

@@ -93,6 +93,24 @@ def test_a_crash_loop_is_a_failure_with_its_reason(restarts: int, state: str) ->
     assert (web.findings[0].reason, web.findings[0].exit_code, web.findings[0].pod) == ("CrashLoopBackOff", 7, "web-1")
 
 
+@pytest.mark.parametrize(
+    ("up_for", "probe", "state", "ready"), [(1, {}, "failed", 0), (3, {}, "ready", 1), (1, {"httpGet": {}}, "ready", 1)]
+)
+def test_a_container_between_two_crashes_is_not_ready(
+    up_for: int, probe: dict[str, Any], state: str, ready: int
+) -> None:
+    again = {
+        "ready": True,
+        "restartCount": 2,
+        "state": {"running": {"startedAt": to_rfc3339(NOW - timedelta(seconds=up_for))}},
+        "lastState": {"terminated": {"exitCode": 3, "reason": "Error", "finishedAt": to_rfc3339(NOW)}},
+    }
+    main = {"name": "main", **({"readinessProbe": probe} if probe else {})}
+    web = look(deployment("web", 1), pod("web-1", "web", container=again, containers=[main]))["web"]
+    assert (web.state, web.ready) == (state, ready)
+    assert [finding.exit_code for finding in web.findings] == ([3] if state == "failed" else [])
+
+
 def test_replicas_that_fail_alike_are_one_finding() -> None:
     pods = [pod(f"web-{i}", "web", container=crashing(3)) for i in range(3)]
     assert len(look(deployment("web", 0, 3), *pods)["web"].findings) == 1
