@@ -178,7 +178,8 @@ async def _run_plugin(plugin: Mapping[str, Any], access: Access) -> Mapping[str,
             f"the credential plugin {command!r} cannot be run", why=error.strerror or str(error), hint=hint
         ) from None
     try:
-        output, talk = await asyncio.wait_for(process.communicate(), _PLUGIN_TIMEOUT_S)
+        async with asyncio.timeout(_PLUGIN_TIMEOUT_S):
+            output, talk = await process.communicate()
     except TimeoutError:
         raise Unreachable(
             f"the credential plugin {command!r} gave no answer within {_PLUGIN_TIMEOUT_S:.0f} s", hint=hint
@@ -235,7 +236,8 @@ async def _auth_provider_header(access: Access) -> str:
     try:
         loader = KubeConfigLoader(dict(access.document), active_context=access.context, config_base_path="")  # type: ignore[no-untyped-call]
         configuration = Configuration()
-        await asyncio.wait_for(loader.load_and_set(configuration), _PLUGIN_TIMEOUT_S)  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(_PLUGIN_TIMEOUT_S):
+            await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
     except SandboxError:
         raise
     # The loader lets through whatever the provider's library raises: aiohttp's, json's, google's errors.

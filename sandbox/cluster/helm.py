@@ -23,7 +23,7 @@ import yaml
 from sandbox.cluster import errors as api
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
-from sandbox.cluster.tools import find_tool
+from sandbox.cluster.tools import find_tool, versions_of
 from sandbox.cluster.yamlstream import json_for_yaml, manifests_of
 from sandbox.model.errors import Busy, InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
 from sandbox.model.objects import Manifest
@@ -101,6 +101,7 @@ class Helm:
         self._executable = executable
         self._cluster = cluster
         self._version: str | None = None
+        self._asking = asyncio.Lock()
         self._building: dict[Path, asyncio.Lock] = {}
 
     async def version(self) -> str:
@@ -109,10 +110,9 @@ class Helm:
         Raises:
             OperationFailed: there is no Helm.
         """
-        if self._version is None:
-            command = self._command(force_conflicts=False)
-            output = await _run(command, ["version", "--template", "{{ .Version }}"], "helm does not say its version")
-            self._version = output.decode().strip()
+        async with self._asking:
+            if self._version is None:
+                self._version = (await asyncio.to_thread(versions_of, {"helm": self._path()}))["helm"]
         return self._version
 
     async def template(
@@ -176,7 +176,12 @@ class Helm:
         with _told(f"the release {release} could not be installed"):
             async with asyncio.timeout(timeout + _MARGIN_S):
                 result = await command.install_or_upgrade(
-                    release, chart, dict(values), namespace=namespace, create_namespace=False, timeout=_seconds(timeout)
+                    release,
+                    chart,
+                    dict(values),
+                    namespace=namespace,
+                    create_namespace=False,
+                    timeout=_seconds(timeout),
                 )
         return int(result["version"])
 
@@ -283,6 +288,14 @@ class Helm:
     def _command(self, *, force_conflicts: bool) -> HelmCommand:
         from sandbox.cluster.helm_command import HelmCommand
 
+        return HelmCommand(
+            executable=self._path(),
+            kubeconfig=self._kubeconfig,
+            context=self._context,
+            force_conflicts=force_conflicts,
+        )
+
+    def _path(self) -> Path:
         path = Path(self._executable) if "/" in self._executable else find_tool(self._executable)
         if path is None or not path.is_file():
             raise OperationFailed(
@@ -290,9 +303,7 @@ class Helm:
                 why=f"{self._executable} is not in PATH",
                 hint="install Helm 3.14 or later (https://helm.sh/docs/intro/install/)",
             )
-        return HelmCommand(
-            executable=path, kubeconfig=self._kubeconfig, context=self._context, force_conflicts=force_conflicts
-        )
+        return path
 
     async def _forcing_command(self) -> HelmCommand:
         """A command that takes fields over; Helm 3 does so by itself and knows no such flag."""

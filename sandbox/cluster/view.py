@@ -66,7 +66,8 @@ class NamespaceView:
         """
         if self.revision == since:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._change.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._change.wait()
         for task in self._watches.values():
             if task.done():
                 task.result()

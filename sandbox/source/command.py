@@ -332,5 +332,6 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
         running.stop()
         # Not left behind: whoever cancelled may remove the folder that it writes to.
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(asyncio.shield(call), timeout=10)
+            async with asyncio.timeout(10):
+                await asyncio.shield(call)
         raise

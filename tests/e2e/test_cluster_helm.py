@@ -136,7 +136,8 @@ async def test_a_failed_hook_ends_helm_in_seconds_with_its_last_words(
     assert [hook["kind"] for hook in hooks] == ["Job"]
     install = helm.install_or_upgrade("web", hooked, values, namespace, timeout=120)
     with pytest.raises(NotReady) as caught:
-        await asyncio.wait_for(while_watching(install, api, namespace, "web", [*manifests, *hooks]), 30)
+        async with asyncio.timeout(30):
+            await while_watching(install, api, namespace, "web", [*manifests, *hooks])
     assert caught.value.findings[0].log_tail == ("relation orders exists",)
     mended = {**values, "migrate": ["wait", "1ms"]}
     assert await helm.install_or_upgrade("web", hooked, mended, namespace, timeout=60) > 1

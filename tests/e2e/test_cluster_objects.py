@@ -102,7 +102,8 @@ async def test_a_quota_says_what_it_refuses(api: Cluster, namespace: str) -> Non
     }
     await objects.apply(api, quota, namespace=namespace)
     with pytest.raises(errors.QuotaExceeded, match="exceeded quota: q"):
-        await asyncio.wait_for(_apply_many(api, namespace), 30)
+        async with asyncio.timeout(30):
+            await _apply_many(api, namespace)
 
 
 async def _apply_many(api: Cluster, namespace: str) -> None:

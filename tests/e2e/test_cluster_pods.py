@@ -67,7 +67,8 @@ class Run:
             stderr=self.stderr,
             **options,
         )
-        return await asyncio.wait_for(call, 60)
+        async with asyncio.timeout(60):
+            return await call
 
 
 @pytest.fixture
@@ -111,7 +112,8 @@ async def test_a_hundred_mebibytes_come_complete(api: Cluster, namespace: str, s
     for _ in range(100):
         expected.update(_BLOCK)
     call = exec_(api, namespace, sleeper, None, ["/probe", "produce", "100"], stdout=received)
-    assert await asyncio.wait_for(call, 120) == 0
+    async with asyncio.timeout(120):
+        assert await call == 0
     assert received.size == 100 * MIB
     assert received.sha.digest() == expected.digest()
 
@@ -129,7 +131,8 @@ async def test_a_terminal_merges_output_and_takes_sizes(api: Cluster, namespace:
     output = io.BytesIO()
     command = ["/probe", "cat"]
     call = exec_(api, namespace, sleeper, "main", command, stdin=typed(), tty=True, stdout=output, sizes=sizes())
-    assert await asyncio.wait_for(call, 30) == 0
+    async with asyncio.timeout(30):
+        assert await call == 0
     # Once echoed by the terminal, once by the command.
     assert output.getvalue() == b"hello\r\nhello\r\n"
 
@@ -241,7 +244,8 @@ async def fetch(port: int) -> str:
     try:
         writer.write(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
         await writer.drain()
-        answer = await asyncio.wait_for(reader.read(), 30)
+        async with asyncio.timeout(30):
+            answer = await reader.read()
     finally:
         writer.close()
     return answer.partition(b"\r\n\r\n")[2].decode()
@@ -300,7 +304,8 @@ async def test_a_port_where_nobody_listens_is_told(api: Cluster, namespace: str,
 async def test_events_come_in_order_and_as_they_happen(api: Cluster, namespace: str, probe_image: str) -> None:
     follower = asyncio.create_task(_until_reason(events(api, namespace, follow=True), "Started"))
     await deployed(api, namespace, deployment("web", pod_spec(serving(probe_image))))
-    await asyncio.wait_for(follower, 30)
+    async with asyncio.timeout(30):
+        await follower
     reasons = [e["reason"] async for e in events(api, namespace, about=lambda about: about.get("kind") == "Pod")]
     assert reasons.index("Scheduled") < reasons.index("Started")
 

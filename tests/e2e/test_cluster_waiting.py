@@ -161,7 +161,8 @@ async def test_a_custom_resource_is_ready_when_its_condition_says_so(place: Plac
         assert ("web", f"thing.{group}/a: Starting: almost") in place.told
         conditions[0]["status"] = "True"
         await objects.patch_merge(api, ref, {"status": {"conditions": conditions}}, subresource="status")
-        await asyncio.wait_for(waiting, 10)
+        async with asyncio.timeout(10):
+            await waiting
     finally:
         await objects.delete(api, ObjectRef.of(crd))
 
@@ -307,7 +308,8 @@ async def test_only_what_changes_counts_while_helm_runs(place: Place, probe_imag
         failed["spec"]["template"]["spec"]["containers"][0]["args"] = ["crash", "new"]
         await _applied_anew(place, failed)
         with pytest.raises(NotReady) as caught:
-            await asyncio.wait_for(watching, 15)
+            async with asyncio.timeout(15):
+                await watching
         assert caught.value.findings[0].log_tail == ("new",)
     finally:
         watching.cancel()

@@ -71,6 +71,7 @@ async def test_an_upgrade_takes_over_fields_waits_for_nothing_and_shows_no_value
     argv = call["argv"]
     assert argv[:3] == ["upgrade", "web", str(tmp_path / "chart")]
     assert ("--force-conflicts" in argv) is forced
+    assert ("--disable-openapi-validation" in argv) is forced
     assert argv[argv.index("--timeout") + 1] == "90s"
     assert argv[argv.index("--namespace") + 1] == "shop"
     assert argv[-4:] == ["--kubeconfig", str(tmp_path / "kubeconfig"), "--kube-context", "ctx"]
@@ -100,7 +101,9 @@ def test_helm_is_not_led_elsewhere_by_the_environment(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("HELM_DRIVER", "configmap")
     monkeypatch.setenv("HELM_CACHE_HOME", "/cache")
+    monkeypatch.setenv("GOMEMLIMIT", "1GiB")
     environment = helm_environment()
+    assert (environment["GOGC"], environment["GOMEMLIMIT"]) == ("off", "1GiB")
     assert not {name for name in environment if name.startswith("HELM_KUBE")}
     assert environment["HELM_DRIVER"] == "secret"
     assert environment["HELM_CACHE_HOME"] == "/cache"
