@@ -59,32 +59,23 @@ def find_repository(folder: Path) -> Repository:
     """
     if not folder.is_dir():
         raise InvalidInput(f"the folder {folder} does not exist")
-    found = run_git(
-        [
-            "rev-parse",
-            "--path-format=absolute",
-            "--git-dir",
-            "--git-common-dir",
-            "--show-object-format",
-            "--is-shallow-repository",
-            "--is-inside-work-tree",
-        ],
-        REFS,
-        folder=folder,
-        check=False,
-    )
+    facts = ["--git-dir", "--git-common-dir", "--show-object-format", "--is-shallow-repository"]
+    # The last fails where there is no work tree.
+    asked = ["rev-parse", "--path-format=absolute", *facts, "--show-toplevel"]
+    found = run_git(asked, REFS, folder=folder, check=False)
+    if found.returncode != 0:
+        found = run_git(asked[:-1], REFS, folder=folder, check=False)
     if found.returncode != 0:
         raise _not_a_repository(folder, found.stderr)
-    git_dir, common_dir, object_format, shallow, inside = found.text.split("\n")
+    git_dir, common_dir, object_format, shallow, *told = found.text.split("\n")[:5]
     root = None
-    if inside == "true":
+    if told:
         root = _work_tree(folder)
-        told = run_git(["rev-parse", "--show-toplevel"], REFS, folder=folder).text
         # With core.worktree, a hostile repository could pass the user's home off as its own files.
-        if Path(told).resolve() != root:
+        if Path(told[0]).resolve() != root:
             raise InvalidInput(
                 f"the repository in {root} says that its work tree is elsewhere",
-                why=f"core.worktree is {told}",
+                why=f"core.worktree is {told[0]}",
                 hint="remove core.worktree from its configuration, or name the repository with --repo",
             )
     return Repository(root, Path(git_dir), Path(common_dir), object_format, shallow == "true")

@@ -163,8 +163,13 @@ def _refresh(arguments: Sequence[str], tree: WorkTree, variables: dict[str, str]
 
 
 def _settings(repository: Repository) -> Iterator[str]:
+    pattern = rf"^core\.({'|'.join(name.lower().removeprefix('core.') for name in _FILE_SETTINGS)})$"
+    listed = repository.run("config", "--null", "--get-regexp", pattern, check=False)
+    # The last one counts, as for git; a key without a value stands for true.
+    entries = (entry.partition("\n") for entry in listed.text.split("\0"))
+    found = {key: value if separator else "true" for key, separator, value in entries}
     for name in _FILE_SETTINGS:
-        value = repository.run("config", "--get", name, check=False).text
+        value = found.get(name.lower())
         if value and "\n" not in value:
             yield f"{name}={value}"
     # The user's own list of what is never to be committed; the repository's could be any file.
