@@ -12,10 +12,10 @@ from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import NotFound
 from sandbox.cluster.helm import Helm
+from sandbox.model.deletion import check_ours, stuck_reasons
 from sandbox.model.errors import Refused, SandboxError
-from sandbox.model.objects import Manifest
 from sandbox.model.record import Record
-from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
+from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision import equivalents, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.inspect import find_sandbox
@@ -24,14 +24,6 @@ from sandbox.provision.services import is_ours
 from sandbox.provision.target import Target
 
 _AT_ONCE = 8
-# What the control plane says of a namespace that does not end.
-_STUCK_CONDITIONS = (
-    "NamespaceDeletionDiscoveryFailure",
-    "NamespaceDeletionGroupVersionParsingFailure",
-    "NamespaceDeletionContentFailure",
-    "NamespaceContentRemaining",
-    "NamespaceFinalizersRemaining",
-)
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ async def _down_one(
     if namespace is None:
         return DownResult(name, deleted=False)
     newest = await _newest_record(cluster, sandbox, reporter)
-    check_ours(namespace, newest)
+    check_ours(namespace, newest.namespace_uid if newest else None)
     named = [str(item.ref) for s in newest.services.values() for item in s.inventory] if newest else []
     if dry_run:
         return DownResult(sandbox.name, deleted=True, objects=named)
@@ -118,30 +110,6 @@ async def _newest_record(cluster: Cluster, sandbox: Sandbox, reporter: Reporter)
     except Refused as error:
         reporter.warn(f"{error.what}: {error.why}")
         raise
-
-
-def check_ours(namespace: Manifest, newest: Record | None) -> None:
-    """Refuse to delete a namespace that only looks like a sandbox.
-
-    Ours carries our label and names itself, and its record holds its UID; or it has no record and is
-    still being provisioned (a killed `up`).
-
-    Raises:
-        Refused: saying what does not fit.
-    """
-    name, uid = namespace["metadata"]["name"], namespace["metadata"]["uid"]
-    hint = f"if it really is to go: kubectl delete namespace {name}"
-    if not is_sandbox(namespace):
-        raise Refused(f"the namespace {name} is not a sandbox", why="it lacks our label or its own name", hint=hint)
-    if newest is None:
-        if Sandbox.of(namespace, "").phase not in (Phase.PROVISIONING, Phase.TERMINATING):
-            raise Refused(f"the namespace {name} has no record of a deployment", why="it may be a copy", hint=hint)
-    elif newest.namespace_uid != uid:
-        raise Refused(
-            f"the record in {name} is of another namespace",
-            why=f"it holds the UID {newest.namespace_uid}, the namespace has {uid}",
-            hint=hint,
-        )
 
 
 async def _uninstall(cluster: Cluster, sandbox: Sandbox, newest: Record | None, reporter: Reporter) -> None:
@@ -182,14 +150,3 @@ async def _wait_gone(cluster: Cluster, sandbox: Sandbox, timeout: float) -> list
     except RetryError as error:
         return stuck_reasons(error.last_attempt.result())
     return []
-
-
-def stuck_reasons(namespace: Manifest) -> list[str]:
-    """Why a namespace does not end, in the control plane's words."""
-    conditions = (namespace.get("status") or {}).get("conditions") or []
-    found = [
-        f"{condition['type']}: {condition.get('message', '')}"
-        for condition in conditions
-        if condition.get("type") in _STUCK_CONDITIONS and condition.get("status") == "True"
-    ]
-    return found or ["the namespace is being deleted; the control plane does not say what it waits for"]

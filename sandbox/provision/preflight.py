@@ -307,6 +307,7 @@ def _own_objects(profile: QuotaProfile, namespace: str) -> list[Asked]:
     """What is in every sandbox: our record and guardrails, and the control plane's ConfigMap."""
     given: list[Manifest] = [
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": labels.RECORD_NAME}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": labels.RECORD_NAME}},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"}},
         *guardrails(profile, namespace),
     ]

@@ -3,6 +3,7 @@
 A Secret may hold 1 MiB, so a record's parts are Secrets of their own; the label ``sandbox.dev/record``
 holds the number. A record is complete when all its parts are there: part 0 says how many, and is written last.
 Whoever may write in the namespace can change them: what is read back is validated and never executed.
+Beside them lies a ConfigMap ``sandbox-record`` with what is no secret (:mod:`sandbox.model.summary`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from pydantic import ValidationError
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.discovery import resource_for
 from sandbox.model import labels
-from sandbox.model.errors import Refused
+from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.record import Record
+from sandbox.model.summary import Outside, Summary, config_map
 
 KEPT = 10
 _NUMBER = f"{labels.DOMAIN}/record"
@@ -60,11 +63,42 @@ def last_deployed(records: Iterable[Record]) -> Record | None:
 
 
 async def save(cluster: Cluster, namespace: str, record: Record) -> None:
-    """Write a record (again), and forget the oldest over :data:`KEPT`."""
+    """Write a record (again) and its summary, and forget the oldest over :data:`KEPT`."""
     secrets = await asyncio.to_thread(_encode, record, namespace)
     for secret in reversed(secrets):
         await objects.apply(cluster, secret, namespace=namespace)
+    await _save_summary(cluster, namespace, record)
     await _forget(cluster, namespace, record.number - KEPT, surplus=(record.number, len(secrets)))
+
+
+async def _save_summary(cluster: Cluster, namespace: str, record: Record) -> None:
+    summary = Summary(
+        namespace_uid=record.namespace_uid,
+        number=record.number,
+        outcome=record.outcome,
+        lock=record.lock.model_dump_json(),
+        outside=await _outside(cluster, record),
+    )
+    await objects.apply(cluster, config_map(summary, namespace), namespace=namespace)
+
+
+async def _outside(cluster: Cluster, record: Record) -> tuple[Outside, ...]:
+    """What the record names that lies in no namespace, with the UIDs of what is there already."""
+    found = []
+    for item in (item for service in record.services.values() for item in service.inventory if not item.namespace):
+        try:
+            # A chart need not say in which namespace its objects are.
+            if (await resource_for(cluster, item.ref.api_version, item.kind)).namespaced:
+                continue
+            live = await objects.get(cluster, item.ref)
+        except InvalidInput:
+            # There is no such kind yet.
+            continue
+        except Refused:
+            live = None
+        uid = live["metadata"]["uid"] if live else ""
+        found.append(Outside(item.group, item.version, item.kind, item.name, uid))
+    return tuple(found)
 
 
 async def _forget(cluster: Cluster, namespace: str, newest: int, *, surplus: tuple[int, int]) -> None:

@@ -10,7 +10,6 @@ import pytest
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.record import InventoryItem, Lock, Record, ServiceLock, ServiceRecord
 from sandbox.provision import records
-from sandbox.provision.down import check_ours, stuck_reasons
 from sandbox.provision.rollback import choose_record
 
 
@@ -101,47 +100,6 @@ def test_rollback_goes_to_the_last_that_was_deployed() -> None:
 def test_rollback_says_what_there_is(known: list[Record], to: int | None) -> None:
     with pytest.raises(InvalidInput, match="roll back"):
         choose_record(known, to)
-
-
-def namespace(*, phase: str = "Ready", own_name: str = "shop", managed: bool = True) -> dict[str, Any]:
-    return {
-        "metadata": {
-            "name": "shop",
-            "uid": "uid-1",
-            "labels": {"app.kubernetes.io/managed-by": "sandbox"} if managed else {},
-            "annotations": {"sandbox.dev/namespace": own_name, "sandbox.dev/phase": phase},
-        }
-    }
-
-
-def test_a_sandbox_with_its_record_may_be_deleted() -> None:
-    check_ours(namespace(), record())
-
-
-def test_a_killed_up_may_be_deleted() -> None:
-    check_ours(namespace(phase="Provisioning"), None)
-
-
-@pytest.mark.parametrize(
-    ("found", "newest"),
-    [
-        (namespace(managed=False), record()),
-        (namespace(own_name="other"), record()),
-        (namespace(), None),
-        (namespace(), record(uid="uid-2")),
-    ],
-)
-def test_what_only_looks_like_a_sandbox_is_not_deleted(found: dict[str, Any], newest: Record | None) -> None:
-    with pytest.raises(Refused):
-        check_ours(found, newest)
-
-
-def test_stuck_namespaces_say_why() -> None:
-    condition = {"type": "NamespaceFinalizersRemaining", "status": "True", "message": "foo.io/x in 1 resource"}
-    assert stuck_reasons({"status": {"conditions": [condition]}}) == [
-        "NamespaceFinalizersRemaining: foo.io/x in 1 resource"
-    ]
-    assert stuck_reasons({})
 
 
 def test_an_edited_lock_is_noticed() -> None:

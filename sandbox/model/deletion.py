@@ -1,0 +1,78 @@
+"""Which namespaces may be deleted as sandboxes, and what holds those that do not end. Pure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from sandbox.model import labels
+from sandbox.model.durations import from_rfc3339
+from sandbox.model.errors import InvalidInput, Refused
+from sandbox.model.objects import Manifest
+from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
+
+# The annotation `created-at` is the server's time as the creating client saw it.
+_CREATED_WITHIN: Final = timedelta(seconds=60)
+# What the control plane says of a namespace that does not end.
+_STUCK_CONDITIONS: Final = (
+    "NamespaceDeletionDiscoveryFailure",
+    "NamespaceDeletionGroupVersionParsingFailure",
+    "NamespaceDeletionContentFailure",
+    "NamespaceContentRemaining",
+    "NamespaceFinalizersRemaining",
+)
+
+
+def check_ours(namespace: Manifest, record_uid: str | None) -> None:
+    """Refuse to delete a namespace that only looks like a sandbox.
+
+    Ours carries our label and names itself, its record holds its UID (or it has no record and is still being
+    provisioned: a killed `up`), and it was created when it says so.
+
+    Args:
+        record_uid: the namespace UID that its record holds; None: it has no record.
+
+    Raises:
+        Refused: saying what does not fit.
+    """
+    metadata = namespace["metadata"]
+    name, uid = metadata["name"], metadata["uid"]
+    hint = f"if it really is to go: kubectl delete namespace {name}"
+    if not is_sandbox(namespace):
+        raise Refused(f"the namespace {name} is not a sandbox", why="it lacks our label or its own name", hint=hint)
+    if record_uid is None:
+        if Sandbox.of(namespace, "").phase not in (Phase.PROVISIONING, Phase.TERMINATING):
+            raise Refused(f"the namespace {name} has no record of a deployment", why="it may be a copy", hint=hint)
+    elif record_uid != uid:
+        raise Refused(
+            f"the record in {name} is of another namespace",
+            why=f"it holds the UID {record_uid}, the namespace has {uid}",
+            hint=hint,
+        )
+    if not _created_as_it_says(metadata):
+        raise Refused(
+            f"the namespace {name} was not created when it says",
+            why=f"{labels.CREATED_AT} is {(metadata.get('annotations') or {}).get(labels.CREATED_AT, 'missing')}, "
+            f"it was created at {metadata.get('creationTimestamp')}",
+            hint=hint,
+        )
+
+
+def _created_as_it_says(metadata: Manifest) -> bool:
+    try:
+        said = from_rfc3339((metadata.get("annotations") or {}).get(labels.CREATED_AT, ""))
+        created = from_rfc3339(metadata.get("creationTimestamp") or "")
+    except InvalidInput:
+        return False
+    return abs(created - said) <= _CREATED_WITHIN
+
+
+def stuck_reasons(namespace: Manifest) -> list[str]:
+    """Why a namespace does not end, in the control plane's words."""
+    conditions = (namespace.get("status") or {}).get("conditions") or []
+    found = [
+        f"{condition['type']}: {condition.get('message', '')}"
+        for condition in conditions
+        if condition.get("type") in _STUCK_CONDITIONS and condition.get("status") == "True"
+    ]
+    return found or ["the namespace is being deleted; the control plane does not say what it waits for"]

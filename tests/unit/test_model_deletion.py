@@ -1,0 +1,67 @@
+"""Which namespaces may be deleted as sandboxes, and what is said of those that do not end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandbox.model.deletion import check_ours, stuck_reasons
+from sandbox.model.errors import Refused
+
+
+def namespace(
+    *, phase: str = "Ready", own_name: str = "shop", managed: bool = True, created_at: str = "2030-01-01T00:00:10Z"
+) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "shop",
+            "uid": "uid-1",
+            "creationTimestamp": "2030-01-01T00:00:30Z",
+            "labels": {"app.kubernetes.io/managed-by": "sandbox"} if managed else {},
+            "annotations": {
+                "sandbox.dev/namespace": own_name,
+                "sandbox.dev/phase": phase,
+                "sandbox.dev/created-at": created_at,
+            },
+        }
+    }
+
+
+@pytest.mark.parametrize("created_at", ["2030-01-01T00:00:30Z", "2030-01-01T00:01:30Z", "2029-12-31T23:59:30Z"])
+def test_a_sandbox_with_its_record_may_be_deleted(created_at: str) -> None:
+    check_ours(namespace(created_at=created_at), "uid-1")
+
+
+def test_a_killed_up_may_be_deleted() -> None:
+    check_ours(namespace(phase="Provisioning"), None)
+
+
+@pytest.mark.parametrize(
+    ("found", "record_uid", "why"),
+    [
+        (namespace(managed=False), "uid-1", "label"),
+        (namespace(own_name="other"), "uid-1", "own name"),
+        (namespace(), None, "copy"),
+        (namespace(phase="Sleeping"), None, "copy"),
+        (namespace(), "uid-2", "uid-2"),
+        (namespace(), "", "UID"),
+        (namespace(phase="Provisioning"), "uid-2", "uid-2"),
+        (namespace(created_at="2029-12-31T23:59:29Z"), "uid-1", "created-at"),
+        (namespace(created_at="2030-01-01T00:01:31Z"), "uid-1", "created-at"),
+        (namespace(created_at=""), "uid-1", "created-at"),
+        (namespace(created_at="yesterday", phase="Provisioning"), None, "created-at"),
+    ],
+)
+def test_what_only_looks_like_a_sandbox_is_not_deleted(found: dict[str, Any], record_uid: str | None, why: str) -> None:
+    with pytest.raises(Refused) as refused:
+        check_ours(found, record_uid)
+    assert why in refused.value.why
+
+
+def test_stuck_namespaces_say_why() -> None:
+    condition = {"type": "NamespaceFinalizersRemaining", "status": "True", "message": "foo.io/x in 1 resource"}
+    assert stuck_reasons({"status": {"conditions": [condition]}}) == [
+        "NamespaceFinalizersRemaining: foo.io/x in 1 resource"
+    ]
+    assert stuck_reasons({})
