@@ -52,6 +52,13 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("extend", "sandbox.cli.commands.extend", "extend", "Let sandboxes live for a time from now on.", _LIVE),
     Entry("pin", "sandbox.cli.commands.pin", "pin", "Keep sandboxes until a date, whatever their expiry says.", _LIVE),
     Entry("unpin", "sandbox.cli.commands.pin", "unpin", "Let the expiry of sandboxes count again.", _LIVE),
+    Entry(
+        "cleanup",
+        "sandbox.cli.commands.cleanup",
+        "cleanup",
+        "Delete the sandboxes that have expired, and warn the owners of those that soon will.",
+        _LIVE,
+    ),
     Entry("list", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK),
     Entry("ls", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK, hidden=True),
     Entry(

@@ -146,6 +146,12 @@ def to_json(value: Any) -> str:
     return _UNPRINTABLE.sub(lambda m: m[0] if m[0] == "\n" else f"\\u{ord(m[0]):04x}", text)
 
 
+def to_json_line(value: Any) -> str:
+    """JSON on one line, for logs; control characters as its own escapes."""
+    text = json.dumps(plain(value), ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
 def to_yaml(value: Any) -> str:
     """YAML; control characters as its own escapes."""
     import yaml

@@ -280,6 +280,11 @@ class Cluster:
             await self.request("GET", "/version")
         if self._clock is None:
             raise errors.RequestFailed("the server does not say what time it is", why="no Date header in its answer")
+        return self.known_time()
+
+    def known_time(self) -> datetime:
+        """As :meth:`server_time`, for those whose request has been answered already."""
+        assert self._clock is not None, "the server has answered"
         date, received = self._clock
         return date + timedelta(seconds=time.monotonic() - received)
 

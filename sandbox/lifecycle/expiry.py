@@ -18,7 +18,7 @@ from sandbox.model.deadline import deadline, pin_end
 from sandbox.model.durations import format_duration, from_rfc3339, to_rfc3339
 from sandbox.model.errors import Busy, InvalidInput, OperationFailed, Refused
 from sandbox.model.objects import Manifest, ObjectRef
-from sandbox.model.sandbox import Sandbox
+from sandbox.model.sandbox import Phase, Sandbox
 
 # How much time is left, at the least, to somebody who takes a pin off.
 UNPIN_GRACE = timedelta(minutes=30)
@@ -168,4 +168,10 @@ def _check_alive(sandbox: Sandbox, namespace: Manifest | None) -> None:
             f"too late: {sandbox.name} is being deleted",
             why=f"since {namespace['metadata']['deletionTimestamp']}",
             hint="`sandbox up` makes it anew when it is gone",
+        )
+    if (namespace["metadata"].get("annotations") or {}).get(labels.PHASE) == Phase.EXPIRING:
+        raise OperationFailed(
+            f"too late: {sandbox.name} is being ended",
+            why="the clean-up has begun to delete what it put outside of its namespace",
+            hint="`sandbox up` makes it whole again",
         )

@@ -15,6 +15,8 @@ from sandbox.model.errors import InvalidInput
 from sandbox.model.objects import Manifest, ObjectRef, digest
 
 API_VERSION: Literal["sandbox.dev/v1"] = "sandbox.dev/v1"
+# Where, in a capture store, the locks of deleted sandboxes are.
+LOCKS_FOLDER = "locks/"
 DeploymentKind = Literal["chart", "kustomize", "manifests"]
 
 

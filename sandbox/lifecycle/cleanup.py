@@ -1,0 +1,498 @@
+"""One pass of the clean-up over one cluster: look once, then warn, delete and say what is wrong.
+
+Everything is decided on the metadata of one paged LIST and on the server's clock. A deletion holds only for the
+version of the namespace that was judged: whoever extends it meanwhile wins, and two clean-ups at once are harmless.
+Nothing is remembered that the cluster does not know, so one that is killed is simply run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sandbox.cluster import objects
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.errors import Conflict, NamespaceTerminating, NotFound
+from sandbox.cluster.events import on_namespace
+from sandbox.lifecycle.alert import post
+from sandbox.lifecycle.locks import forget_locks, keep_lock
+from sandbox.lifecycle.report import Action, Line, Pass, Tell
+from sandbox.lifecycle.verdict import Fate, Rules, Verdict, judge, over_limit
+from sandbox.model import labels
+from sandbox.model.deletion import check_ours, stuck_reasons
+from sandbox.model.durations import relative, short_duration, to_rfc3339
+from sandbox.model.errors import InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
+from sandbox.model.objects import Manifest, ObjectRef
+from sandbox.model.sandbox import Phase, Sandbox
+from sandbox.model.summary import Outside, Summary, read_summary
+from sandbox.project.platform import Limits
+from sandbox.store.store import Store
+
+_AT_ONCE: Final = 16
+# Namespaces change rarely; one that changed this often while it was to be deleted waits for the next pass.
+_TRIES: Final = 5
+# A store that is away must not keep sandboxes alive; but for this long, their locks are worth the wait.
+_LOCK_PATIENCE: Final = timedelta(hours=1)
+_FORGET_EVERY: Final = timedelta(hours=1)
+# Our clock decides nothing. That it is off is worth a word; a whole day off, one of the two is nonsense.
+_SKEW_SAID: Final = timedelta(minutes=5)
+_SKEW_REFUSED: Final = timedelta(hours=24)
+_KEPT_METADATA: Final = (
+    "name",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "labels",
+    "annotations",
+)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a clean-up goes by; see :class:`sandbox.lifecycle.verdict.Rules` for the rest.
+
+    Attributes:
+        selector: only namespaces with these labels.
+        cluster_scoped: ``Kind.group`` of what may be deleted outside of namespaces.
+        limits: what is allowed and only counting can hold.
+        store: where locks are kept; None: nowhere. ``retention``: for how long.
+        alert_url: told of every sandbox that ends soon.
+    """
+
+    rules: Rules
+    selector: str = ""
+    dry_run: bool = False
+    cluster_scoped: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    store: Store | None = None
+    retention: timedelta = timedelta(days=7)
+    alert_url: str | None = None
+
+
+@dataclass
+class Memory:
+    """What a clean-up that runs for long need not ask again; losing it costs requests and nothing else."""
+
+    warned: dict[str, datetime] = field(default_factory=dict)
+    forgot: datetime | None = None
+
+
+@dataclass
+class Found:
+    """What a look at the cluster gave. The namespaces are cut down to what is needed of them."""
+
+    now: datetime
+    judged: dict[Fate, list[tuple[Manifest, Verdict]]] = field(default_factory=lambda: defaultdict(list))
+    owners: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    projects: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def due(self) -> list[str]:
+        return [namespace["metadata"]["name"] for namespace, _ in self.judged[Fate.DUE]]
+
+
+class Sweep:
+    """One pass over one cluster: :meth:`look`, then :meth:`act`."""
+
+    def __init__(self, cluster: Cluster, policy: Policy, tell: Tell, memory: Memory | None = None) -> None:
+        self._cluster = cluster
+        self._policy = policy
+        self._tell = tell
+        self._memory = memory or Memory()
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._gone: Unreachable | None = None
+        self._began = time.monotonic()
+        self.done = Pass(cluster.context)
+
+    async def look(self) -> Found:
+        """List the namespaces and judge each.
+
+        Raises:
+            Refused: no permission to list them.
+            OperationFailed: the clocks are too far apart to delete anything.
+            Unreachable: the cluster does not answer.
+        """
+        found: Found | None = None
+        async for namespace in objects.list_(
+            self._cluster, "v1", "Namespace", label_selector=self._selector() or None, metadata_only=True
+        ):
+            if found is None:
+                found = Found(await self._checked_time())
+            self._note(found, namespace)
+        return found or Found(await self._checked_time())
+
+    async def act(self, found: Found) -> Pass:
+        """Do what is to be done. What goes wrong with one sandbox is told, and stops no other.
+
+        Raises:
+            Unreachable: the cluster is gone; what was done until then has been told.
+        """
+        for namespace, verdict in found.judged[Fate.FLAG]:
+            self._say(Action.FLAGGED, verdict.why, namespace, verdict)
+        self._say_limits(found)
+        if found.judged[Fate.DUE] and self._policy.store is None:
+            self._say(Action.NOTICE, "no capture store is set, so the locks of what is deleted are not kept")
+        await self._each(self._end(*each) for each in found.judged[Fate.DUE])
+        await self._each(self._warn(*each) for each in found.judged[Fate.WARN])
+        await self._each(self._explain(*each) for each in found.judged[Fate.STUCK])
+        self._forget_warnings(found)
+        if self._gone is not None:
+            raise self._gone
+        await self._forget_locks(found.now)
+        self.done.seconds = time.monotonic() - self._began
+        return self.done
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def _selector(self) -> str:
+        # Namespaces of kube-janitor's users do not carry our label.
+        ours = "" if self._policy.rules.janitor else labels.SELECTOR
+        return ",".join(filter(None, (ours, self._policy.selector)))
+
+    async def _checked_time(self) -> datetime:
+        """The server's time."""
+        now = await self._cluster.server_time()
+        skew = own_time() - now
+        if abs(skew) > _SKEW_REFUSED:
+            raise OperationFailed(
+                f"the clocks of this machine and of {self._cluster.context} are {short_duration(skew)} apart",
+                why=f"here it is {to_rfc3339(own_time())}, there {to_rfc3339(now)}; one of them is wrong, "
+                "and if it is the cluster's, sandboxes would be deleted that are not due",
+                hint="set the clock that is wrong (NTP), then run the clean-up again",
+            )
+        if abs(skew) > _SKEW_SAID:
+            self._say(
+                Action.NOTICE,
+                f"this machine's clock is {short_duration(skew)} {'ahead' if skew > timedelta() else 'behind'}; "
+                "the server's counts",
+                now=now,
+            )
+        return now
+
+    def _note(self, found: Found, namespace: Manifest) -> None:
+        verdict = judge(namespace, found.now, self._policy.rules)
+        if verdict.fate is Fate.IGNORE:
+            return
+        sandbox = Sandbox.of(namespace, self._cluster.context)
+        if verdict.managed:
+            self.done.phases[sandbox.phase] += 1
+        if verdict.managed and verdict.fate in (Fate.KEEP, Fate.WARN, Fate.FLAG):
+            found.owners[sandbox.owner].append(sandbox.name)
+            found.projects[sandbox.project].append(sandbox.name)
+        if verdict.fate not in (Fate.KEEP, Fate.ENDING):
+            metadata = namespace["metadata"]
+            cut = {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
+            found.judged[verdict.fate].append(({"metadata": cut}, verdict))
+
+    # -- acting -------------------------------------------------------------------------------------------------
+
+    async def _each(self, tasks: Iterable[Awaitable[None]]) -> None:
+        async def bounded(task: Awaitable[None]) -> None:
+            async with self._at_once:
+                await task
+
+        await asyncio.gather(*(bounded(task) for task in tasks))
+
+    async def _end(self, namespace: Manifest, verdict: Verdict) -> None:
+        """Delete what is due, unless it changed since it was looked at."""
+        for _ in range(_TRIES):
+            if self._gone is not None:
+                return
+            try:
+                await self._attempt(namespace, verdict)
+                return
+            except (Conflict, NamespaceTerminating):
+                pass
+            except Exception as error:
+                await self._failed(error, namespace, verdict)
+                return
+            try:
+                fresh = await objects.get(self._cluster, _reference(namespace))
+                again = self._judged_again(namespace, fresh)
+            except SandboxError as error:
+                await self._failed(error, namespace, verdict)
+                return
+            if again is None or fresh is None:
+                return
+            namespace, verdict = fresh, again
+        self._say(Action.FAILED, "others change it all the time; the next pass tries again", namespace, verdict)
+
+    def _judged_again(self, before: Manifest, fresh: Manifest | None) -> Verdict | None:
+        """The verdict on a namespace that changed under our hands; None where it is not due any more."""
+        if fresh is None or fresh["metadata"]["uid"] != before["metadata"]["uid"]:
+            self._say(Action.SPARED, "it is gone already", before)
+            return None
+        verdict = judge(fresh, self._now(), self._policy.rules)
+        if verdict.fate is Fate.DUE:
+            return verdict
+        if verdict.fate in (Fate.ENDING, Fate.STUCK):
+            self._say(Action.SPARED, "somebody else has deleted it", fresh, verdict)
+        else:
+            until = f"; it lives until {to_rfc3339(verdict.deadline)}" if verdict.deadline else ""
+            self._say(Action.SPARED, f"it changed before it was deleted{until}", fresh, verdict)
+        return None
+
+    async def _attempt(self, namespace: Manifest, verdict: Verdict) -> None:
+        """Delete a namespace and what belongs to it, in this order: lock kept, outside, event, namespace.
+
+        Raises:
+            Conflict: it is not as it was judged.
+        """
+        summary = await self._summary(namespace) if verdict.managed else None
+        if verdict.managed:
+            try:
+                check_ours(namespace, summary.namespace_uid if summary else None)
+            except Refused as refused:
+                self._flag_overdue(namespace, verdict, f"{refused.what}: {refused.why}")
+                return
+        if self._policy.dry_run:
+            self._say(Action.WOULD_DELETE, verdict.why, namespace, verdict)
+            return
+        lock = await self._keep_lock(namespace, verdict, summary)
+        if summary and summary.outside:
+            namespace = await self._claim(namespace)
+            await self._delete_outside(namespace, verdict, summary.outside)
+        await self._tell_namespace(
+            namespace, f"sandbox-expired-{namespace['metadata']['uid']}", "Expired", f"Deleted: {verdict.why}"
+        )
+        metadata = namespace["metadata"]
+        await objects.delete(
+            self._cluster, _reference(namespace), uid=metadata["uid"], resource_version=metadata["resourceVersion"]
+        )
+        self._say(Action.DELETED, verdict.why, namespace, verdict, lock=lock)
+
+    async def _summary(self, namespace: Manifest) -> Summary | None:
+        ref = ObjectRef("", "v1", "ConfigMap", labels.RECORD_NAME, namespace["metadata"]["name"])
+        found = await objects.get(self._cluster, ref)
+        return read_summary(found) if found is not None else None
+
+    async def _keep_lock(self, namespace: Manifest, verdict: Verdict, summary: Summary | None) -> str:
+        """Save the lock; where it is now.
+
+        Raises:
+            SandboxError: the store cannot, and the sandbox is not so late that this could not wait.
+        """
+        store, metadata = self._policy.store, namespace["metadata"]
+        if store is None or summary is None or not summary.lock:
+            return ""
+        try:
+            return await keep_lock(store, metadata["name"], metadata["uid"], summary.lock)
+        except SandboxError as error:
+            late = self._now() - verdict.deadline if verdict.deadline else timedelta()
+            if late < _LOCK_PATIENCE:
+                error.what = f"not deleted yet, for its lock cannot be kept: {error.what}"
+                raise
+            self._say(Action.FAILED, f"deleted without keeping its lock: {error}", namespace, verdict)
+            return ""
+
+    async def _claim(self, namespace: Manifest) -> Manifest:
+        """Say on the namespace that it is being ended, before anything of it is: `extend` comes too late from now on.
+
+        Raises:
+            Conflict: it changed since it was judged.
+        """
+        if (namespace["metadata"].get("annotations") or {}).get(labels.PHASE) == Phase.EXPIRING:
+            return namespace
+        return await objects.patch_merge(
+            self._cluster,
+            _reference(namespace),
+            {"metadata": {"annotations": {labels.PHASE: Phase.EXPIRING}}},
+            resource_version=namespace["metadata"]["resourceVersion"],
+        )
+
+    async def _delete_outside(self, namespace: Manifest, verdict: Verdict, items: Iterable[Outside]) -> None:
+        """Delete what the sandbox put outside of its namespace: only what is surely its own, and of a kind allowed."""
+        for item in items:
+            kind = f"{item.kind}.{item.group}".rstrip(".")
+            if kind not in self._policy.cluster_scoped:
+                self._say(Action.FAILED, f"{item.ref} stays: its kind {kind} is not listed", namespace, verdict)
+                continue
+            try:
+                found = await objects.get(self._cluster, item.ref)
+                if found is None:
+                    continue
+                if why := _not_its_own(found, item, namespace["metadata"]["name"]):
+                    self._say(Action.FAILED, f"{item.ref} stays: {why}", namespace, verdict)
+                    continue
+                await objects.delete(self._cluster, item.ref, uid=item.uid)
+            except InvalidInput:
+                # There is no such kind any more, so nothing of it either.
+                continue
+
+    async def _warn(self, namespace: Manifest, verdict: Verdict) -> None:
+        """Tell the owner of a sandbox, once, that it ends soon."""
+        metadata, end = namespace["metadata"], verdict.deadline
+        assert end is not None, "what is warned about has a deadline"
+        if self._gone is not None or self._memory.warned.get(metadata["uid"]) == end:
+            return
+        if self._policy.dry_run:
+            self._say(Action.WOULD_WARN, verdict.why, namespace, verdict)
+            return
+        sandbox = Sandbox.of(namespace, self._cluster.context)
+        message = f"It will be deleted at {to_rfc3339(end)} ({relative(end, self._now())})."
+        if verdict.managed:
+            message += f" To keep it: sandbox extend {sandbox.name} 4h"
+        name = f"sandbox-expiring-{metadata['uid']}-{int(end.timestamp())}"
+        try:
+            if await self._tell_namespace(namespace, name, "Expiring", message, warning=True):
+                self._say(Action.WARNED, verdict.why, namespace, verdict)
+                await self._alert(sandbox, end, message)
+            self._memory.warned[metadata["uid"]] = end
+        except Exception as error:
+            await self._failed(error, namespace, verdict)
+
+    async def _alert(self, sandbox: Sandbox, end: datetime, message: str) -> None:
+        if self._policy.alert_url is None:
+            return
+        await post(
+            self._policy.alert_url,
+            {
+                "event": "expiring",
+                "context": sandbox.context,
+                "sandbox": sandbox.name,
+                "namespace": sandbox.namespace,
+                "owner": sandbox.owner,
+                "project": sandbox.project,
+                "expires_at": to_rfc3339(end),
+                "message": message,
+            },
+        )
+
+    async def _tell_namespace(
+        self, namespace: Manifest, name: str, reason: str, message: str, *, warning: bool = False
+    ) -> bool:
+        """Write an event into the namespace; False where it is there already or the namespace is ending."""
+        try:
+            return await on_namespace(
+                self._cluster,
+                namespace,
+                name=name,
+                reason=reason,
+                message=message,
+                now=self._now(),
+                kind="Warning" if warning else "Normal",
+            )
+        except (NotFound, NamespaceTerminating):
+            return False
+
+    async def _explain(self, namespace: Manifest, verdict: Verdict) -> None:
+        """Say what holds a namespace that does not end."""
+        if self._gone is not None:
+            return
+        try:
+            found = await objects.get(self._cluster, _reference(namespace))
+        except Exception as error:
+            await self._failed(error, namespace, verdict)
+            return
+        if found is not None and found["metadata"]["uid"] == namespace["metadata"]["uid"]:
+            self._say(Action.STUCK, "; ".join([verdict.why, *stuck_reasons(found)]), namespace, verdict)
+
+    async def _failed(self, error: Exception, namespace: Manifest, verdict: Verdict) -> None:
+        """Tell what went wrong with one sandbox; find out whether it is the whole cluster."""
+        # Also what nobody thought of must not stop the others; a defect is told as one.
+        text = str(error) if isinstance(error, SandboxError) else f"unexpected {type(error).__name__}: {error}"
+        self._say(Action.FAILED, text, namespace, verdict)
+        self._late(verdict)
+        if isinstance(error, Unreachable) and self._gone is None:
+            try:
+                await self._cluster.request("GET", "/version", retry=False, timeout=5.0)
+            except Unreachable as gone:
+                self._gone = gone
+            except SandboxError:
+                # It answers.
+                return
+
+    # -- saying -------------------------------------------------------------------------------------------------
+
+    def _flag_overdue(self, namespace: Manifest, verdict: Verdict, why: str) -> None:
+        self._say(Action.FLAGGED, why, namespace, verdict)
+        self._late(verdict)
+
+    def _late(self, verdict: Verdict) -> None:
+        if verdict.deadline is not None:
+            self.done.overdue = max(self.done.overdue, (self._now() - verdict.deadline).total_seconds())
+
+    def _say_limits(self, found: Found) -> None:
+        limits = self._policy.limits
+        for counts, limit, what in (
+            (found.owners, limits.sandboxes_per_owner, "owner"),
+            (found.projects, limits.sandboxes_per_project, "project"),
+        ):
+            for _, text in over_limit(counts, limit, what):
+                self._say(Action.FLAGGED, text)
+
+    def _say(
+        self,
+        action: Action,
+        why: str,
+        namespace: Manifest | None = None,
+        verdict: Verdict | None = None,
+        *,
+        lock: str = "",
+        now: datetime | None = None,
+    ) -> None:
+        self.done.actions[action] += 1
+        sandbox = Sandbox.of(namespace, self._cluster.context) if namespace else None
+        self._tell(
+            Line(
+                time=now or self._now(),
+                context=self._cluster.context,
+                action=action,
+                why=why,
+                namespace=sandbox.namespace if sandbox else "",
+                uid=sandbox.uid if sandbox else "",
+                sandbox=sandbox.name if sandbox else "",
+                owner=sandbox.owner if sandbox else "",
+                project=sandbox.project if sandbox else "",
+                deadline=verdict.deadline if verdict else None,
+                lock=lock,
+            )
+        )
+
+    def _now(self) -> datetime:
+        return self._cluster.known_time()
+
+    # -- forgetting ---------------------------------------------------------------------------------------------
+
+    def _forget_warnings(self, found: Found) -> None:
+        warned = {namespace["metadata"]["uid"] for namespace, _ in found.judged[Fate.WARN]}
+        self._memory.warned = {uid: end for uid, end in self._memory.warned.items() if uid in warned}
+
+    async def _forget_locks(self, now: datetime) -> None:
+        store, before = self._policy.store, self._memory.forgot
+        if store is None or self._policy.dry_run or (before is not None and now - before < _FORGET_EVERY):
+            return
+        try:
+            await forget_locks(store, self._policy.retention, now)
+        except SandboxError as error:
+            self._say(Action.FAILED, f"old locks cannot be removed: {error}")
+            return
+        self._memory.forgot = now
+
+
+def own_time() -> datetime:
+    """This machine's clock. It decides nothing; how far it is off is said."""
+    return datetime.now(UTC)
+
+
+def _not_its_own(found: Manifest, item: Outside, namespace: str) -> str:
+    """Why an object outside is not surely the sandbox's; empty where it is."""
+    metadata = found["metadata"]
+    note = metadata.get("annotations") or {}
+    if not item.uid:
+        return "the record does not hold its UID"
+    if metadata["uid"] != item.uid:
+        return "it is another one than the record's"
+    ours = labels.SERVICE in (metadata.get("labels") or {}) and note.get(labels.NAMESPACE) == namespace
+    if not ours and note.get("meta.helm.sh/release-namespace") != namespace:
+        return "it is not marked as this sandbox's"
+    return ""
+
+
+def _reference(namespace: Manifest) -> ObjectRef:
+    return ObjectRef("", "v1", "Namespace", namespace["metadata"]["name"])
