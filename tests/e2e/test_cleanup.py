@@ -1,0 +1,498 @@
+"""`sandbox cleanup` on a real API server. Every sweep is told to look at the test's own sandboxes only (``-l``)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.providers import ClusterInfo
+from sandbox.lifecycle import cleanup
+from sandbox.lifecycle.cleanup import Policy, Sweep
+from sandbox.lifecycle.expiry import extend
+from sandbox.lifecycle.report import Action, Line
+from sandbox.lifecycle.verdict import Rules
+from sandbox.model import labels
+from sandbox.model.durations import from_rfc3339, to_rfc3339
+from sandbox.model.errors import OperationFailed
+from sandbox.model.sandbox import Sandbox
+from tests.conftest import kubectl
+from tests.e2e.bounded import until
+from tests.e2e.handmade import Group, group_on
+from tests.e2e.preloaded import Preloaded
+from tests.e2e.projects import Ended, Tool
+
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+RULES = Rules(warn_before=30 * MINUTE, stuck_after=10 * MINUTE)
+
+
+@pytest.fixture(scope="module")
+def tool(control_plane: ClusterInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
+    """The command, on the cluster without nodes."""
+    preloaded = Preloaded()
+    yield Tool(control_plane, tmp_path_factory.mktemp("home"), preloaded)
+    preloaded.close()
+
+
+@pytest.fixture
+def group(control_plane: ClusterInfo) -> Iterator[Group]:
+    with group_on(control_plane) as made:
+        yield made
+
+
+def sweep(tool: Tool, group: Group, *arguments: str) -> Ended:
+    return tool.run("cleanup", "--yes", "-l", group.selector, "-o", "json", *arguments)
+
+
+def lines(ended: Ended) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ended.out.splitlines()]
+
+
+def of(ended: Ended, action: str) -> list[dict[str, Any]]:
+    return [line for line in lines(ended) if line["action"] == action]
+
+
+def names(ended: Ended, action: str) -> set[str]:
+    return {line["namespace"] for line in of(ended, action)}
+
+
+def events(group: Group, name: str, reason: str) -> list[dict[str, Any]]:
+    items = json.loads(kubectl(group.cluster, "-n", name, "get", "events", "-o", "json"))["items"]
+    return [item for item in items if item["reason"] == reason]
+
+
+def hold(group: Group, name: str) -> None:
+    """Keep a namespace from ending: an object in it has a finalizer of nobody."""
+    metadata = {"name": "held", "namespace": name, "finalizers": ["example.com/hold"]}
+    held = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(held))
+
+
+def let_go(group: Group, name: str) -> None:
+    patch = '{"metadata":{"finalizers":null}}'
+    kubectl(group.cluster, "-n", name, "patch", "configmap", "held", "--type=merge", "-p", patch)
+
+
+# -- what is deleted, and what is not ---------------------------------------------------------------------------
+
+
+def test_only_what_has_expired_is_deleted(tool: Tool, group: Group) -> None:
+    tomorrow, yesterday = (to_rfc3339(datetime.now(UTC) + days * 24 * HOUR) for days in (1, -1))
+    berlin = (datetime.now(UTC) + HOUR).strftime("%Y-%m-%dT%H:%M:%S+00:00").replace("+00:00", "Z")
+    expired = group.name("expired")
+    group.make(expired, -HOUR)
+    group.make(group.name("pin-over"), -HOUR, annotations={labels.PINNED_UNTIL: yesterday})
+    group.make(group.name("past-latest"), HOUR, annotations={labels.MAX_EXPIRES_AT: yesterday})
+    group.make(group.name("killed-up"), -HOUR, annotations={labels.PHASE: "Provisioning"}, record=False)
+    group.make(group.name("for-erin"), -HOUR, owner="erin@example.com", annotations={labels.CREATED_BY: "ci"})
+    due = group.alive()
+    group.make(group.name("alive"), 8 * HOUR)
+    group.make(group.name("pinned"), -HOUR, annotations={labels.PINNED_UNTIL: tomorrow})
+    group.make(group.name("zone"), None, annotations={labels.EXPIRES_AT: berlin})
+
+    dry = sweep(tool, group, "--dry-run").failed(3)
+    assert names(dry, "would-delete") == due
+    assert due < group.alive()
+    done = sweep(tool, group).failed(0)
+    assert names(done, "deleted") == due
+    assert not due & group.alive()
+    assert group.alive() == {group.name(kind) for kind in ("alive", "pinned", "zone")}
+    (line,) = [line for line in of(done, "deleted") if line["namespace"] == group.name("for-erin")]
+    assert line["owner"] == "erin@example.com"
+    assert from_rfc3339(line["deadline"]) < from_rfc3339(line["time"])
+    assert (line["uid"], line["context"], line["project"]) == (line["uid"], group.cluster.context, group.project)
+    again = sweep(tool, group).failed(0)
+    assert names(again, "deleted") == set()
+    (summary,) = of(again, "pass")
+    assert summary["phases"]["Ready"] == 3
+
+
+FLAGGED: Mapping[str, dict[str, Any]] = {
+    "no-expiry": {"left": None},
+    "bad-expiry": {"annotations": {labels.EXPIRES_AT: "soon"}},
+    "no-zone": {"annotations": {labels.EXPIRES_AT: "2020-01-01T00:00:00"}},
+    "ttl-zero": {"left": None, "annotations": {labels.TTL: "0"}},
+    "ttl-century": {"left": None, "annotations": {labels.TTL: "100y"}},
+    "bad-pin": {"left": -HOUR, "annotations": {labels.PINNED_UNTIL: "forever"}},
+    "bad-latest": {"left": -HOUR, "annotations": {labels.MAX_EXPIRES_AT: "1"}},
+    "no-record": {"left": -HOUR, "record": False},
+    "other-record": {"left": -HOUR, "record_data": {"namespaceUID": "11111111-2222-3333-4444-555555555555"}},
+    "empty-record": {"left": -HOUR, "record_data": {"namespaceUID": ""}},
+    "other-name": {"left": -HOUR, "annotations": {labels.NAMESPACE: "another"}},
+    "created-long-ago": {"left": -HOUR, "annotations": {labels.CREATED_AT: "2020-01-01T00:00:00Z"}},
+    "created-unsaid": {"left": -HOUR, "annotations": {labels.CREATED_AT: None}},
+}
+
+
+def test_what_is_odd_is_flagged_and_never_deleted(tool: Tool, group: Group) -> None:
+    for kind, facts in FLAGGED.items():
+        group.make(group.name(kind), **facts)
+    everything = group.alive()
+
+    for arguments in (("--dry-run",), ()):
+        ended = sweep(tool, group, *arguments).failed(3)
+        assert names(ended, "flagged") == everything
+        assert names(ended, "deleted") == set()
+        assert all(line["why"] for line in of(ended, "flagged"))
+
+    assert group.alive() == everything
+
+
+def test_what_is_not_labelled_is_no_business_of_the_clean_up(tool: Tool, group: Group) -> None:
+    group.make(group.name("plain"), -HOUR, label={labels.MANAGED_BY: "helm"})
+
+    assert of(sweep(tool, group).failed(0), "pass")[0]["sandboxes"] == 0
+    assert group.alive() == {group.name("plain")}
+
+
+def test_without_yes_and_a_terminal_nothing_is_deleted(tool: Tool, group: Group) -> None:
+    group.make(group.name("expired"), -HOUR)
+
+    tool.run("cleanup", "-l", group.selector).failed(2, "--yes", group.name("expired"))
+    tool.run("cleanup", "-l", group.selector, "--every", "5m").failed(2, "--yes")
+
+    assert group.alive() == {group.name("expired")}
+
+
+# -- warnings ---------------------------------------------------------------------------------------------------
+
+
+class _Hook(BaseHTTPRequestHandler):
+    taken: list[dict[str, Any]]
+    answer = 200
+
+    def do_POST(self) -> None:
+        self.taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.answer)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, type[_Hook]]]:
+    """A server that takes alerts: its URL, and what it took."""
+
+    class Hook(_Hook):
+        taken: list[dict[str, Any]] = []  # noqa: RUF012
+
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/secret-token", Hook
+    server.shutdown()
+    server.server_close()
+
+
+def test_owners_are_warned_once_for_each_end(tool: Tool, group: Group, hook: tuple[str, type[_Hook]]) -> None:
+    url, taken = hook[0], hook[1].taken
+    soon, short, later = group.name("soon"), group.name("short"), group.name("later")
+    group.make(soon, 20 * MINUTE)
+    # Half of its time is not over, so it is not told yet.
+    group.make(short, 20 * MINUTE, annotations={labels.TTL: "30m"})
+    group.make(later, 40 * MINUTE)
+    tool = tool.with_environment(SANDBOX_ALERT_URL=url)
+
+    assert names(sweep(tool, group, "--dry-run").failed(3), "would-warn") == {soon}
+    assert taken == []
+    assert names(sweep(tool, group).failed(0), "warned") == {soon}
+    (event,) = events(group, soon, "Expiring")
+    assert f"sandbox extend {soon} 4h" in event["message"]
+    assert event["type"] == "Warning"
+    (alert,) = taken
+    assert (alert["sandbox"], alert["owner"]) == (soon, "dana@example.com")
+    assert names(sweep(tool, group).failed(0), "warned") == set()
+
+    # An extension is a new end, with a warning of its own when that is near.
+    tool.run("extend", soon, "25m").ok()
+    assert names(sweep(tool, group).failed(0), "warned") == set()
+    assert names(sweep(tool, group, "--warn-before", "2h").failed(0), "warned") == {later}
+    assert len(events(group, soon, "Expiring")) == 1
+    assert [alert["sandbox"] for alert in taken] == [soon, later]
+
+
+def test_an_alert_that_is_not_taken_is_said_without_its_url(
+    tool: Tool, group: Group, hook: tuple[str, type[_Hook]]
+) -> None:
+    hook[1].answer = 500
+    group.make(group.name("soon"), 20 * MINUTE)
+
+    ended = sweep(tool.with_environment(SANDBOX_ALERT_URL=hook[0]), group).failed(6)
+
+    assert "500" in of(ended, "failed")[0]["why"]
+    assert "secret-token" not in ended.out + ended.err
+
+
+# -- locks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_lock_of_what_is_deleted_is_kept_for_a_while(tool: Tool, group: Group, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    expired = group.name("expired")
+    made = group.make(expired, -HOUR, record_data={"lock": '{"kind": "Lock"}'})
+    (store / "locks").mkdir(parents=True)
+    old = store / "locks" / "old-1.yaml"
+    old.write_text("{}")
+    long_ago = time.time() - 8 * 86_400
+    os.utime(old, (long_ago, long_ago))
+
+    (line,) = of(sweep(tool, group, "--store", str(store)).failed(0), "deleted")
+
+    kept = store / "locks" / f"{expired}-{made['metadata']['uid']}.yaml"
+    assert line["lock"] == f"file://{kept}"
+    assert json.loads(kept.read_text()) == {"kind": "Lock"}
+    assert not old.exists()
+
+
+def test_without_a_store_it_says_that_locks_are_not_kept(tool: Tool, group: Group) -> None:
+    group.make(group.name("expired"), -HOUR)
+
+    assert "not kept" in of(sweep(tool, group).failed(0), "notice")[0]["why"]
+
+
+def test_a_store_that_is_away_is_waited_for_but_not_for_ever(tool: Tool, group: Group, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    lock = {"lock": '{"kind": "Lock"}'}
+    group.make(group.name("just"), -10 * MINUTE, record_data=lock)
+    group.make(group.name("long"), -2 * HOUR, record_data=lock)
+
+    ended = sweep(tool, group, "--store", str(blocked / "store")).failed(6)
+
+    assert names(ended, "deleted") == {group.name("long")}
+    assert group.alive() == {group.name("just")}
+    assert {group.name("just"), group.name("long")} <= names(ended, "failed")
+
+
+# -- outside of the namespace -----------------------------------------------------------------------------------
+
+
+def cluster_role(group: Group, name: str, namespace: str, **metadata: Any) -> str:
+    """A ClusterRole that is marked as a sandbox's; its UID."""
+    marks = {"labels": {labels.SERVICE: "web"}, "annotations": {labels.NAMESPACE: namespace}, **metadata}
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name, **marks},
+        "rules": [],
+    }
+    made = kubectl(group.cluster, "create", "-f", "-", "-o", "json", stdin=json.dumps(role))
+    return str(json.loads(made)["metadata"]["uid"])
+
+
+def outside(kind: str, name: str, uid: str, group: str = "rbac.authorization.k8s.io") -> dict[str, str]:
+    return {"group": group, "version": "v1", "kind": kind, "name": name, "uid": uid}
+
+
+def test_outside_only_what_is_surely_its_own_is_deleted(tool: Tool, group: Group) -> None:
+    expired = group.name("expired")
+    roles = {kind: f"{group.project}-{kind}" for kind in ("own", "reborn", "unmarked", "others", "unlisted")}
+    own = cluster_role(group, roles["own"], expired)
+    cluster_role(group, roles["reborn"], expired)
+    unmarked = cluster_role(group, roles["unmarked"], expired, labels={}, annotations={})
+    others = cluster_role(group, roles["others"], "another-sandbox")
+    recorded = [
+        outside("ClusterRole", roles["own"], own),
+        outside("ClusterRole", roles["reborn"], "11111111-2222-3333-4444-555555555555"),
+        outside("ClusterRole", roles["unmarked"], unmarked),
+        outside("ClusterRole", roles["others"], others),
+        outside("ClusterRole", "cluster-admin", ""),
+        outside("ClusterRole", "never-made", "x"),
+        outside("Namespace", "default", "x", group=""),
+    ]
+    group.make(expired, -HOUR, record_data={"outside": json.dumps(recorded)})
+    try:
+        ended = sweep(tool, group).failed(6)
+
+        assert names(ended, "deleted") == {expired}
+        left = json.loads(kubectl(group.cluster, "get", "clusterroles", "-o", "json"))["items"]
+        there = {item["metadata"]["name"] for item in left}
+        assert roles["own"] not in there
+        assert {roles["reborn"], roles["unmarked"], roles["others"], "cluster-admin"} <= there
+        said = " ".join(line["why"] for line in of(ended, "failed"))
+        assert all(name in said for name in ("reborn", "unmarked", "others", "cluster-admin", "namespace/default"))
+    finally:
+        kubectl(group.cluster, "delete", "clusterroles", "--ignore-not-found", *roles.values())
+
+
+def test_once_its_end_has_begun_an_extension_comes_too_late(tool: Tool, group: Group) -> None:
+    name = group.name("claimed")
+    group.make(name, -HOUR, annotations={labels.PHASE: "Expiring"})
+
+    tool.run("extend", name, "4h").failed(1, "too late")
+    assert names(sweep(tool, group).failed(0), "deleted") == {name}
+
+
+# -- races and faults -------------------------------------------------------------------------------------------
+
+
+def policy(group: Group, **more: Any) -> Policy:
+    return Policy(rules=RULES, selector=group.selector, **more)
+
+
+async def test_an_extension_wins_or_says_that_it_lost_a_hundred_times(group: Group) -> None:
+    count = 100
+    made = await asyncio.to_thread(group.make_many, count, -HOUR)
+    told: list[Line] = []
+    extended: set[str] = set()
+    late: dict[str, str] = {}
+    where = group.cluster
+    async with Cluster.connect(where.context, where.kubeconfig) as one:
+        async with Cluster.connect(where.context, where.kubeconfig) as other:
+            pass_ = Sweep(one, policy(group), told.append)
+            found = await pass_.look()
+            assert len(found.due()) == count
+
+            async def prolong(number: int) -> None:
+                # All over the time that the sweep takes, so that some come before and some after it.
+                await asyncio.sleep(number * 0.006)
+                sandbox = Sandbox.of(made[number], other.context)
+                try:
+                    moved = await extend(other, sandbox, 4 * HOUR)
+                    assert moved.changed
+                    extended.add(sandbox.namespace)
+                except OperationFailed as error:
+                    late[sandbox.namespace] = error.what
+
+            order = [number * 37 % count for number in range(count)]
+            await asyncio.gather(pass_.act(found), *(prolong(number) for number in order))
+    deleted = {line.namespace for line in told if line.action is Action.DELETED}
+    spared = {line.namespace for line in told if line.action is Action.SPARED}
+
+    assert len(extended) + len(late) == count
+    assert not extended & deleted, "success and deletion"
+    assert deleted == set(late)
+    assert all("too late" in text for text in late.values())
+    assert spared == extended
+    assert await asyncio.to_thread(group.alive) == extended
+    # A race in which only one side ever runs would show nothing.
+    assert extended
+    assert late
+
+
+async def test_two_clean_ups_at_once_delete_each_once(group: Group) -> None:
+    await asyncio.to_thread(group.make_many, 30, -HOUR)
+    told: list[Line] = []
+    where = group.cluster
+
+    async def one() -> None:
+        async with Cluster.connect(where.context, where.kubeconfig) as connection:
+            pass_ = Sweep(connection, policy(group), told.append)
+            await pass_.act(await pass_.look())
+
+    await asyncio.gather(one(), one(), one())
+
+    deleted = [line.namespace for line in told if line.action is Action.DELETED]
+    assert sorted(deleted) == sorted(set(deleted)) == sorted(group.name(number) for number in range(30))
+    assert not [line for line in told if line.action is Action.FAILED]
+    assert await asyncio.to_thread(group.alive) == set()
+
+
+@pytest.mark.parametrize("hours", [-7, 7])
+async def test_the_servers_clock_decides(group: Group, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    await asyncio.to_thread(group.make, group.name("expired"), -HOUR)
+    await asyncio.to_thread(group.make, group.name("alive"), HOUR)
+    monkeypatch.setattr(cleanup, "own_time", lambda: datetime.now(UTC) + hours * HOUR)
+    told: list[Line] = []
+    async with Cluster.connect(group.cluster.context, group.cluster.kubeconfig) as connection:
+        pass_ = Sweep(connection, policy(group), told.append)
+        await pass_.act(await pass_.look())
+
+    assert [line.namespace for line in told if line.action is Action.DELETED] == [group.name("expired")]
+    way = "ahead" if hours > 0 else "behind"
+    assert any(way in line.why for line in told if line.action is Action.NOTICE)
+
+
+async def test_clocks_that_are_days_apart_delete_nothing(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    await asyncio.to_thread(group.make, group.name("expired"), -HOUR)
+    monkeypatch.setattr(cleanup, "own_time", lambda: datetime.now(UTC) - 50 * HOUR)
+    async with Cluster.connect(group.cluster.context, group.cluster.kubeconfig) as connection:
+        with pytest.raises(OperationFailed, match="clocks"):
+            await Sweep(connection, policy(group), print).look()
+
+
+def test_one_that_is_stuck_stops_none_of_a_hundred(tool: Tool, group: Group) -> None:
+    group.make_many(100, -HOUR)
+    hold(group, group.name(50))
+    try:
+        assert len(names(sweep(tool, group).failed(0), "deleted")) == 100
+
+        def reasons() -> dict[str, Any] | None:
+            ended = sweep(tool, group, "--stuck-after", "1s")
+            stuck = of(ended, "stuck")
+            only = [line for line in stuck if "example.com/hold" in line["why"]]
+            if {line["namespace"] for line in stuck} != {group.name(50)} or not only:
+                return None
+            assert ended.code == 6
+            return only[0]
+
+        line = until(reasons, "only the held one is left, with its conditions", 120, every=2)
+        assert "NamespaceContentRemaining" in line["why"]
+        assert "NamespaceFinalizersRemaining" in line["why"]
+        # Deleted just now is not stuck.
+        assert sweep(tool, group, "--stuck-after", "1h").code == 0
+    finally:
+        let_go(group, group.name(50))
+
+
+def test_killed_in_the_middle_and_run_again_it_converges(tool: Tool, group: Group) -> None:
+    group.make_many(60, -HOUR)
+    running = tool.start("cleanup", "--yes", "-l", group.selector, "-o", "json")
+
+    def begun() -> bool | None:
+        return True if len(group.alive()) < 60 else None
+
+    until(begun, "the first ones are deleted", 30, every=0.01)
+    running.kill()
+    left = group.alive()
+
+    ended = sweep(tool, group).failed(0)
+
+    assert names(ended, "deleted") == left
+    assert group.alive() == set()
+
+
+# -- kube-janitor -----------------------------------------------------------------------------------------------
+
+
+def plain_namespace(group: Group, name: str, **annotations: str) -> None:
+    metadata = {"name": name, "labels": {labels.PROJECT: group.project}, "annotations": annotations}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(namespace))
+
+
+def test_the_annotations_of_kube_janitor_count_where_a_pattern_says_so(tool: Tool, group: Group) -> None:
+    covered, other = f"pr-{group.project}", f"dev-{group.project}"
+    past, future = "2020-01-01", "2099-01-01T00:00"
+    for prefix in (covered, other):
+        plain_namespace(group, f"{prefix}-past", **{"janitor/expires": past})
+        plain_namespace(group, f"{prefix}-bad", **{"janitor/ttl": "1y"})
+    plain_namespace(group, f"{covered}-future", **{"janitor/expires": future, "janitor/ttl": "7d"})
+    plain_namespace(group, f"{covered}-forever", **{"janitor/ttl": "forever"})
+    plain_namespace(group, f"{covered}-plain")
+    ours = group.name("ours")
+    group.make(ours, 8 * HOUR, annotations={"janitor/expires": past})
+    before = group.alive()
+
+    assert group.alive() == before
+    sweep(tool, group).failed(0)
+    assert group.alive() == before
+    sweep(tool, group, "--janitor-annotations").failed(2, "--janitor-namespaces")
+    sweep(tool, group, "--janitor-annotations", "--janitor-namespaces", "*").failed(2, "every namespace")
+    sweep(tool, group, "--janitor-namespaces", "pr-*").failed(2, "--janitor-annotations")
+    ended = sweep(tool, group, "--janitor-annotations", "--janitor-namespaces", f"pr-{group.project}*").failed(3)
+
+    assert names(ended, "deleted") == {f"{covered}-past"}
+    assert names(ended, "flagged") == {f"{covered}-bad"}
+    assert before - group.alive() == {f"{covered}-past"}
