@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 # Where Docker Hub's registry answers, and the key under which docker keeps its login.
-_HUB_HOST = "registry-1.docker.io"
+HUB_HOST = "registry-1.docker.io"
 _HUB_LOGIN = "https://index.docker.io/v1/"
 
 _MANIFEST_TYPES = (
@@ -51,16 +51,16 @@ class Credentials:
     password: str
 
 
-class _Transient(Exception):
+class Transient(Exception):
     """Worth asking again: no connection, 429, 5xx."""
 
 
-class _NotThisScheme(Exception):
+class NotThisScheme(Exception):
     """The registry does not speak TLS (or only TLS)."""
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     scheme: str
     status: int
     headers: dict[str, str]
@@ -84,15 +84,55 @@ async def digest_of(reference: str, *, insecure: bool = False) -> str | None:
     if answer.status == 404:
         return None
     if answer.status != 200:
-        raise _refused(image.registry, answer, f"whether it has {image}")
+        raise refused(image.registry, answer, f"whether it has {image}")
     digest = answer.headers.get("docker-content-digest", "")
     if digest:
         return digest
     # The header is only recommended; the digest is that of the manifest's bytes.
     answer = await _ask(image, "GET", path, insecure=insecure)
     if answer.status != 200:
-        raise _refused(image.registry, answer, f"for the manifest of {image}")
+        raise refused(image.registry, answer, f"for the manifest of {image}")
     return f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
+
+
+async def image_labels(reference: str, *, insecure: bool = False) -> dict[str, str] | None:
+    """The labels of an image, or None where its registry has no such image; empty where it has none.
+
+    Of an image for several platforms, those of the first.
+
+    Args:
+        reference: with a digest or tag.
+
+    Raises:
+        InvalidInput: not an image reference.
+        Unreachable: the registry does not answer, refuses the credentials, or what it says is no image.
+    """
+    image = parse_reference(reference)
+    manifest = await _document(image, f"manifests/{image.version}", insecure=insecure)
+    if manifest is None:
+        return None
+    if several := manifest.get("manifests"):
+        manifest = await _document(image, f"manifests/{several[0]['digest']}", insecure=insecure) or {}
+    config = (manifest.get("config") or {}).get("digest")
+    found = await _document(image, f"blobs/{config}", insecure=insecure) if config else None
+    labels = ((found or {}).get("config") or {}).get("Labels") or {}
+    return {str(key): str(value) for key, value in labels.items()}
+
+
+async def _document(image: Reference, path: str, *, insecure: bool) -> dict[str, Any] | None:
+    """A JSON document of a repository; None where there is none."""
+    answer = await _ask(image, "GET", f"/v2/{image.path}/{path}", insecure=insecure)
+    if answer.status == 404:
+        return None
+    if answer.status != 200:
+        raise refused(image.registry, answer, f"for {path.partition('/')[0]} of {image}")
+    try:
+        document = json.loads(answer.body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise Unreachable(f"the registry {image.registry} gives no proper answer when asked about {image}")
+    return document
 
 
 async def ping(registry: str, *, insecure: bool = False) -> None:
@@ -107,7 +147,7 @@ async def ping(registry: str, *, insecure: bool = False) -> None:
     image = parse_reference(f"{registry}/ping" if "/" not in registry else registry)
     answer = await _ask(image, "GET", "/v2/", insecure=insecure, log_in=False)
     if answer.status not in (200, 401):
-        raise _refused(image.registry, answer, "whether it is a registry")
+        raise refused(image.registry, answer, "whether it is a registry")
 
 
 async def speaks_plain_http(registry: str) -> bool:
@@ -160,10 +200,10 @@ def schemes(registry: str, *, insecure: bool) -> tuple[str, ...]:
     return ("https",)
 
 
-async def _ask(image: Reference, method: str, path: str, *, insecure: bool, log_in: bool = True) -> _Answer:
+async def _ask(image: Reference, method: str, path: str, *, insecure: bool, log_in: bool = True) -> Answer:
     import aiohttp
 
-    host = _HUB_HOST if image.registry == DEFAULT_REGISTRY else image.registry
+    host = HUB_HOST if image.registry == DEFAULT_REGISTRY else image.registry
     timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
     allowed = schemes(image.registry, insecure=insecure)
     # trust_env: proxies, as every other tool has them; they are no use for this machine.
@@ -172,21 +212,21 @@ async def _ask(image: Reference, method: str, path: str, *, insecure: bool, log_
         for scheme in allowed:
             # Having been led from HTTPS to HTTP by an address alone is not a leave to send a password.
             secret_may_go = scheme == "https" or insecure or is_loopback(host)
-            request = _Request(
+            request = Request(
                 session, image, f"{scheme}://{host}", unverified=insecure, log_in=log_in and secret_may_go
             )
             try:
                 async for attempt in AsyncRetrying(
                     stop=stop_after_attempt(_ATTEMPTS),
                     wait=wait_exponential(multiplier=0.2, max=2),
-                    retry=retry_if_exception_type(_Transient),
+                    retry=retry_if_exception_type(Transient),
                     reraise=True,
                 ):
                     with attempt:
                         return await request.send(method, path)
-            except _NotThisScheme as error:
+            except NotThisScheme as error:
                 reason = reason or str(error)
-            except _Transient as error:
+            except Transient as error:
                 reason = str(error)
                 break
     raise Unreachable(
@@ -196,7 +236,7 @@ async def _ask(image: Reference, method: str, path: str, *, insecure: bool, log_
     )
 
 
-class _Request:
+class Request:
     """One request and, where the registry asks for it, the same again with a token."""
 
     def __init__(
@@ -208,16 +248,16 @@ class _Request:
         self._log_in = log_in
         self._tls: Any = {"ssl": False} if unverified else {}
 
-    async def send(self, method: str, path: str) -> _Answer:
+    async def send(self, method: str, path: str) -> Answer:
         headers = {"Accept": ", ".join(_MANIFEST_TYPES)}
         answer = await self._once(method, self._base + path, headers)
         if answer.status == 401 and self._log_in:
-            authorization = await self._authorize(answer.headers.get("www-authenticate", ""))
+            authorization = await self.authorize(answer.headers.get("www-authenticate", ""))
             if authorization:
                 answer = await self._once(method, self._base + path, {**headers, "Authorization": authorization})
         return answer
 
-    async def _authorize(self, challenge: str) -> str:
+    async def authorize(self, challenge: str) -> str:
         """What the ``Authorization`` header must say, by the registry's challenge; empty: nothing can be done."""
         kind, _, rest = challenge.partition(" ")
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
@@ -246,38 +286,39 @@ class _Request:
         else:
             answer = await self._once("GET", realm, {"Authorization": basic} if basic else {}, params=query)
         if answer.status != 200:
-            raise _refused(self._image.registry, answer, "for a token")
+            raise refused(self._image.registry, answer, "for a token")
         try:
             body = json.loads(answer.body)
             return f"Bearer {body.get('token') or body['access_token']}"
         except (ValueError, KeyError, AttributeError):
             raise Unreachable(f"the token service of {self._image.registry} gives no token") from None
 
-    async def _once(self, method: str, url: str, headers: dict[str, str], **more: Any) -> _Answer:
+    async def _once(self, method: str, url: str, headers: dict[str, str], **more: Any) -> Answer:
         import aiohttp
 
         try:
             async with self._session.request(method, url, headers=headers, **more, **self._tls) as response:
                 body = await response.content.read(_LARGEST_MANIFEST)
-                answer = _Answer(
+                answer = Answer(
                     response.url.scheme, response.status, {k.lower(): v for k, v in response.headers.items()}, body
                 )
         except aiohttp.ClientConnectorCertificateError as error:
-            raise _NotThisScheme(str(error)) from None
+            raise NotThisScheme(str(error)) from None
         except (aiohttp.ClientSSLError, aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError) as error:
-            raise _NotThisScheme(str(error) or type(error).__name__) from None
+            raise NotThisScheme(str(error) or type(error).__name__) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _Transient(str(error) or type(error).__name__) from None
+            raise Transient(str(error) or type(error).__name__) from None
         except TimeoutError:
-            raise _Transient(f"no answer within {_ANSWER_SECONDS:.0f} s") from None
+            raise Transient(f"no answer within {_ANSWER_SECONDS:.0f} s") from None
         if answer.status == 429 or answer.status >= 500:
-            raise _Transient(f"{answer.status} {_said(answer)}".strip())
+            raise Transient(f"{answer.status} {_said(answer)}".strip())
         if answer.status == 400 and b"HTTPS server" in answer.body:
-            raise _NotThisScheme("it speaks HTTPS only")
+            raise NotThisScheme("it speaks HTTPS only")
         return answer
 
 
-def _refused(registry: str, answer: _Answer, asked: str) -> Unreachable:
+def refused(registry: str, answer: Answer, asked: str) -> Unreachable:
+    """The error of a registry that answers, and not with what it was asked for."""
     why = f"{answer.status} {_said(answer)}".strip()
     if answer.status in (401, 403):
         return Unreachable(
@@ -290,7 +331,7 @@ def _refused(registry: str, answer: _Answer, asked: str) -> Unreachable:
     return Unreachable(f"the registry {registry} gives no proper answer when asked {asked}", why=why)
 
 
-def _said(answer: _Answer) -> str:
+def _said(answer: Answer) -> str:
     """The registry's own words in an error's body, where there are some."""
     try:
         errors = json.loads(answer.body)["errors"]

@@ -25,7 +25,7 @@ class Folder(Backend):
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put(self, path: str, content: bytes | Path, *, move: bool) -> None:
+    def put(self, path: str, content: bytes | Path, *, move: bool, only_new: bool = False) -> bool:
         with self._explained("write", path):
             target = self._root / path
             # Only its owner reads a store, unless the folder was made beforehand, for more people.
@@ -35,10 +35,17 @@ class Folder(Backend):
             temporary = target.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
             try:
                 _write(temporary, content, move=move)
-                temporary.replace(target)
+                if only_new:
+                    # Unlike a rename, a link never takes another's place.
+                    os.link(temporary, target)
+                else:
+                    temporary.replace(target)
+            except FileExistsError:
+                return False
             finally:
                 temporary.unlink(missing_ok=True)
             _sync(target.parent)
+            return True
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         with self._explained("read", path):
@@ -70,13 +77,14 @@ class Folder(Backend):
 
     def remove_leftovers(self, older_than: datetime) -> int:
         count = 0
-        for folder, _, files in os.walk(self._root):
-            for name in files:
+        for folder, folders, files in os.walk(self._root):
+            for name in [name for name in (*folders, *files) if name.startswith(_TEMPORARY)]:
                 path = Path(folder) / name
                 with suppress(FileNotFoundError):
-                    if name.startswith(_TEMPORARY) and path.stat().st_mtime < older_than.timestamp():
-                        path.unlink()
+                    if path.lstat().st_mtime < older_than.timestamp():
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
                         count += 1
+            folders[:] = [name for name in folders if not name.startswith(".")]
         return count
 
     def _walk(self, start: Path) -> Iterator[Stored]:

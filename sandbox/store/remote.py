@@ -43,12 +43,12 @@ class Remote(Backend):
         self._fs: Any = None
         self._root = ""
 
-    def put(self, path: str, content: bytes | Path, *, move: bool) -> None:
+    def put(self, path: str, content: bytes | Path, *, move: bool, only_new: bool = False) -> bool:
         with self._explained("write", path):
             fs, target = self._at(path)
             if self._scheme in _OBJECT_STORES:
                 _upload(fs, target, content)
-                return
+                return True
             parent = target.rpartition("/")[0]
             fs.makedirs(parent, exist_ok=True)
             temporary = f"{parent}/{_TEMPORARY}{uuid.uuid4().hex}"
@@ -59,6 +59,7 @@ class Remote(Backend):
                 with suppress(Exception):
                     fs.rm_file(temporary)
                 raise
+            return True
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         with self._explained("read", path):

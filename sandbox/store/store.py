@@ -38,7 +38,8 @@ class Backend(ABC):
     """What a kind of store must do; blocking, called in threads. Paths are checked already."""
 
     @abstractmethod
-    def put(self, path: str, content: bytes | Path, *, move: bool) -> None: ...
+    def put(self, path: str, content: bytes | Path, *, move: bool, only_new: bool = False) -> bool:
+        """Write an entry; with ``only_new`` not over another. Whether it was written."""
 
     @abstractmethod
     def read(self, path: str, offset: int, length: int) -> bytes:
@@ -114,16 +115,16 @@ class Store:
         await asyncio.to_thread(self._backend.put, checked(path), content, move=move)
 
     async def put_if_absent(self, path: str, content: bytes | Path, *, move: bool = False) -> bool:
-        """Write an entry unless it is there; whether it was written. For content-addressed entries: two writers of
-        one path write the same.
+        """Write an entry unless it is there; whether it was written.
+
+        In a folder exactly one of several writers wins; elsewhere the last may, so read it back where that matters.
 
         Raises:
             as :meth:`put`.
         """
         if await self.exists(path):
             return False
-        await self.put(path, content, move=move)
-        return True
+        return await asyncio.to_thread(self._backend.put, checked(path), content, move=move, only_new=True)
 
     async def get(self, path: str, *, at_most: int | None = None) -> bytes:
         """An entry's bytes.
