@@ -15,6 +15,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -237,7 +238,9 @@ def _leaves(document: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def _forms(value: str) -> set[str]:
     """How a value may turn up."""
     data = value.encode()
-    forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    forms = {value, html.escape(value), value.replace("'", "''"), *_escaped(value)}
+    # Annotations hold JSON, and are written as JSON.
+    forms |= {twice for once in _escaped(value) for twice in _escaped(once)}
     for quoted in (quote(value, safe=""), quote(value), quote_plus(value)):
         forms |= {quoted, re.sub(r"%[0-9A-F]{2}", lambda m: m[0].lower(), quoted)}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -245,6 +248,13 @@ def _forms(value: str) -> set[str]:
         forms |= {whole, whole.rstrip("=")}
         forms |= {part for part in _fragments(data, encode) if len(part) >= _SHORTEST_FRAGMENT}
     return {form for form in forms if len(form) >= _SHORTEST}
+
+
+def _escaped(value: str) -> set[str]:
+    """A text inside JSON: as Python writes it, and as Go does, which is what kubectl and the API server are made of."""
+    found = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    go = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+    return found | {text.translate(go) for text in found}
 
 
 def _fragments(data: bytes, encode: Callable[[bytes], bytes]) -> Iterator[str]:

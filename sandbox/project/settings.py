@@ -32,6 +32,8 @@ class Settings(ConfigModel):
     """Folders with further quota profiles; relative ones are relative to this file's folder."""
     build_args: dict[str, str] = Field(default_factory=dict)
     """Build arguments for every image, such as a base image of one's own."""
+    capture_store: Text | None = None
+    """Folder or URL that captures are kept in, where the cluster's platform configuration names none."""
     host_domain: Text = "sandbox.localhost"
     """What `${SANDBOX_HOST}` ends with: a domain whose names all lead to the cluster's ingress controller."""
     git_allow: tuple[Text, ...] = ()
