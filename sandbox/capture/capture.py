@@ -16,10 +16,12 @@ from typing import Any
 from sandbox.capture.bundle import BundleWriter, Entry
 from sandbox.capture.collect.collection import Bounds, Collection, StoreFailed, as_json, gathered
 from sandbox.capture.collect.contents import Contents, collect_objects, collect_secrets
+from sandbox.capture.collect.data import Data, Wanted, collect_fixtures
 from sandbox.capture.collect.registries import Registries, collect_images
 from sandbox.capture.collect.releases import Deployed, collect_records, collect_releases
 from sandbox.capture.collect.running import Running, as_list, collect_events, collect_logs, collect_pods
 from sandbox.capture.collect.surroundings import Surroundings, collect_nodes, collect_versions
+from sandbox.capture.fixtures.model import Limits
 from sandbox.capture.keys import encrypted, recipients, redaction_key
 from sandbox.capture.model import Document, Item, QuotaLine, Redaction, Service, Why
 from sandbox.capture.secrecy import Redactor, redactor_for
@@ -31,6 +33,7 @@ from sandbox.model.errors import InvalidInput, SandboxError
 from sandbox.model.failure import Finding
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.sandbox import Sandbox, is_sandbox
+from sandbox.project.config import Fixtures
 from sandbox.provision.reporter import Reporter
 from sandbox.store.store import Store
 
@@ -51,6 +54,7 @@ class Options:
         include_secrets: the values of Secrets too, encrypted to the recipients.
         bounds: how much is taken.
         images: ask the registries whether they still have each image, and for its labels.
+        declared, limits: the project's ``fixtures:``, and how much of one store is dumped.
     """
 
     environment: str = ""
@@ -60,6 +64,8 @@ class Options:
     include_secrets: bool = False
     bounds: Bounds = field(default_factory=Bounds)
     images: bool = True
+    declared: Fixtures | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class _Found:
     deployed: Deployed = field(default_factory=Deployed)
     surroundings: Surroundings = field(default_factory=Surroundings)
     registries: Registries = field(default_factory=Registries)
+    data: Data = field(default_factory=Data)
     redaction: Redaction = field(default_factory=lambda: Redaction(complete=False))
 
 
@@ -94,6 +101,7 @@ async def capture(
     reason: str,
     command: Sequence[str] | None = None,
     deadline: timedelta = timedelta(seconds=60),
+    fixtures: bool = True,
     progress: Reporter,
     options: Options = Options(),
 ) -> Capture:
@@ -103,6 +111,7 @@ async def capture(
         reason: why, one line.
         command: the test that failed, where one did; kept, never run.
         deadline: after which it goes on with what it has.
+        fixtures: the contents of databases and caches too.
 
     Raises:
         InvalidInput: there is no such namespace, or a recipient is none.
@@ -132,7 +141,8 @@ async def capture(
         )
         key = await redaction_key(store)
         try:
-            await _collect(collection, found, key, to if options.include_secrets else [], images=options.images)
+            dumps = Wanted(options.declared or Fixtures(), options.limits, to) if fixtures else None
+            await _collect(collection, found, key, options, to, dumps)
         except StoreFailed as failure:
             raise failure.error from None
         finally:
@@ -155,7 +165,9 @@ async def _check_namespace(cluster: Cluster, namespace: str) -> None:
         raise InvalidInput(f"there is no namespace {namespace} in {cluster.context}")
 
 
-async def _collect(collection: Collection, found: _Found, key: bytes, to: Sequence[Any], *, images: bool) -> None:
+async def _collect(
+    collection: Collection, found: _Found, key: bytes, options: Options, to: Sequence[Any], dumps: Wanted | None
+) -> None:
     # The order is that in which they ask: what is gone first comes first.
     work = [
         collect_pods(collection, found.running),
@@ -165,11 +177,12 @@ async def _collect(collection: Collection, found: _Found, key: bytes, to: Sequen
         collect_releases(collection, found.deployed),
         collect_records(collection, found.deployed),
         _learn_secrets(collection, found, key),
+        *([collect_fixtures(collection, found.running, dumps, key, found.data)] if dumps else []),
         collect_objects(collection, found.contents),
         collect_nodes(collection, found.running),
         collect_versions(collection, found.surroundings),
-        *([collect_images(collection, found.running, found.registries)] if images else []),
-        *([_secret_values(collection, found.contents, to)] if to else []),
+        *([collect_images(collection, found.running, found.registries)] if options.images else []),
+        *([_secret_values(collection, found.contents, to)] if options.include_secrets else []),
     ]
     await gathered(work)
 
@@ -252,6 +265,7 @@ def _document(
         tools=found.surroundings.tools,
         redaction=found.redaction,
         items=items,
+        fixtures=tuple(sorted(found.data.fixtures, key=lambda fixture: str(fixture.get("name")))),
     )
 
 

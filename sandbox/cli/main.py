@@ -54,19 +54,18 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pin", "sandbox.cli.commands.pin", "pin", "Keep sandboxes until a date, whatever their expiry says.", _LIVE),
     Entry("unpin", "sandbox.cli.commands.pin", "unpin", "Let the expiry of sandboxes count again.", _LIVE),
     Entry(
-<<<<<<< HEAD
         "cleanup",
         "sandbox.cli.commands.cleanup",
         "cleanup",
         "Delete the sandboxes that have expired, and warn the owners of those that soon will.",
         _LIVE,
-=======
+    ),
+    Entry(
         "capture",
         "sandbox.cli.commands.capture",
         "app",
         "Keep everything about a namespace at a moment, and look at it later.",
         _CAPTURE,
->>>>>>> b2a8320 (Capture a namespace: collectors, redaction, bundle, store commands)
     ),
     Entry("list", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK),
     Entry("ls", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK, hidden=True),

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sandbox.capture.bundle import JSON_TYPE, LOG_TYPE, BundleWriter
@@ -158,9 +159,14 @@ class Collection:
         look.size += await self.put(title, packed, LOG_TYPE)
         return safe
 
-    async def put(self, title: str, data: bytes, media_type: str) -> int:
+    async def put(self, title: str, content: bytes | Path, media_type: str, *, move: bool = False) -> int:
+        """Store a blob, which holds no secret; its size.
+
+        Raises:
+            StoreFailed: the store does not take it.
+        """
         try:
-            layer = await self.writer.add(title, data, media_type)
+            layer = await self.writer.add(title, content, media_type, move=move)
         except SandboxError as error:
             raise StoreFailed(error) from error
         return layer.size

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +15,6 @@ from sandbox.cli.formats import Format
 from sandbox.cli.options import Common, DryRun, Output, Selection, Yes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from sandbox.capture.bundle import Bundle, Entry
@@ -51,6 +53,13 @@ def create(
     include_secrets: Annotated[
         bool, typer.Option("--include-secrets", help="The values of Secrets too, encrypted to the recipients.")
     ] = False,
+    fixtures: Annotated[
+        bool, typer.Option("--fixtures/--no-fixtures", help="The contents of databases and caches too.")
+    ] = True,
+    max_fixture: Annotated[
+        int,
+        typer.Option("--max-fixture", metavar="MIB", min=1, help="Of one database; over it, schema and row counts."),
+    ] = 512,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Ask the registries whether they still have the images.")
     ] = True,
@@ -67,56 +76,72 @@ def create(
     from sandbox.cli.run import run
     from sandbox.model.durations import parse_duration
 
-    deadline = parse_duration(capture_timeout)
-    run(
-        _create(
-            common, selection, reason, environment, store, deadline.total_seconds(), recipient or [],
-            include_secrets, images, max_log * _MIB, output,
-        )
-    )  # fmt: skip
+    asked = _Asked(
+        reason=reason,
+        environment=environment,
+        deadline=parse_duration(capture_timeout),
+        recipients=recipient or [],
+        include_secrets=include_secrets,
+        fixtures=fixtures,
+        max_fixture=max_fixture * _MIB,
+        images=images,
+        max_log=max_log * _MIB,
+    )
+    run(_create(common, selection, store, asked, output))
 
 
-async def _create(
-    common: Common,
-    selection: Selection,
-    reason: str,
-    environment: str,
-    given: str | None,
-    seconds: float,
-    recipients: Sequence[str],
-    include_secrets: bool,
-    images: bool,
-    max_log: int,
-    output: Format,
-) -> None:
-    from datetime import timedelta
+@dataclass(frozen=True)
+class _Asked:
+    """What `create` was asked for; sizes in bytes."""
 
+    reason: str
+    environment: str
+    deadline: timedelta
+    recipients: Sequence[str]
+    include_secrets: bool
+    fixtures: bool
+    max_fixture: int
+    images: bool
+    max_log: int
+
+
+async def _create(common: Common, selection: Selection, given: str | None, asked: _Asked, output: Format) -> None:
     from sandbox.capture.capture import Options, capture
     from sandbox.capture.collect.collection import Bounds
+    from sandbox.capture.fixtures.model import Limits
     from sandbox.cli.capture_store import chosen_store
     from sandbox.cli.connect import chosen, same_as
     from sandbox.cli.output import show_data, write
     from sandbox.cli.reporter import reporter, say
     from sandbox.cluster.client import Cluster
+    from sandbox.model.errors import Refused
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         namespace = selection.namespace or (await chosen(cluster, common, selection)).namespace
         same_as(common, cluster, "cluster-info", "dump", "--namespaces", namespace)
         store = await chosen_store(common, given, cluster)
+        if asked.fixtures and not asked.recipients and not store.is_local:
+            raise Refused(
+                f"contents of databases go to {store.url} encrypted only",
+                why="it is not a folder of this machine, and nobody was named who may read them",
+                hint="--recipient age1… (`age-keygen` makes a pair), or --no-fixtures",
+            )
         options = Options(
-            environment=environment,
-            recipients=recipients,
-            include_secrets=include_secrets,
-            images=images,
-            bounds=Bounds(log=max_log),
+            environment=asked.environment,
+            recipients=asked.recipients,
+            include_secrets=asked.include_secrets,
+            images=asked.images,
+            bounds=Bounds(log=asked.max_log),
+            limits=Limits(max_fixture=asked.max_fixture),
         )
         with reporter(verbose=common.verbose) as talk:
             taken = await capture(
                 cluster,
                 namespace,
                 store=store,
-                reason=reason,
-                deadline=timedelta(seconds=seconds),
+                reason=asked.reason,
+                deadline=asked.deadline,
+                fixtures=asked.fixtures,
                 progress=talk,
                 options=options,
             )
@@ -296,9 +321,23 @@ def show_lines(entry: Entry, document: Document, *, wide: bool = False) -> list[
     if len(document.findings) > 1:
         lines += ["", "Also:"]
         lines += [f"  {printable(line)}" for why in document.findings[1:] for line in why.finding.lines()[:4]]
+    if document.fixtures:
+        lines += ["", "Data:", *(f"  {printable(line)}" for line in _fixture_lines(document))]
     if document.missing:
         lines += ["", "Not complete:"]
         lines += [f"  {line}" for line in table_lines(document.missing, _item_columns(), header=False)]
+    return lines
+
+
+def _fixture_lines(document: Document) -> list[str]:
+    """Each database and cache: what it is, how much, and how that went."""
+    sizes = {item.name: item.size for item in document.items}
+    lines = []
+    for fixture in document.fixtures:
+        name, kind, version = (str(fixture.get(key) or "") for key in ("name", "kind", "server_version"))
+        size = _size(sizes.get(f"fixtures/{name}", 0))
+        why = f": {fixture['why']}" if fixture.get("why") else ""
+        lines.append(f"{name}: {kind} {version}, {fixture.get('status')}, {size}{why}")
     return lines
 
 
