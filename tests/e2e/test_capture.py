@@ -32,9 +32,10 @@ from sandbox.cluster.client import Cluster
 from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from sandbox.store.store import Store
 from tests.conftest import kubectl
+from tests.e2e import datastores, projects
 from tests.e2e.bounded import until
 from tests.e2e.image_registry import running_registry
-from tests.e2e.projects import Ended, Namespace, Tool
+from tests.e2e.projects import Ended, GitProject, Namespace, Tool
 from tests.e2e.workloads import container, deployment, pod_spec
 
 PASSWORD = "s3cr3t/p&ss w'rd"
@@ -500,3 +501,78 @@ def test_retention_keeps_the_newest_and_what_is_pinned(keeper: Tool, broken: Bro
     assert left["pin"]["why"] == "the last good one"
     there.run("capture", "rm", broken.before, "--yes").failed(4, "is pinned until")
     assert datetime.fromisoformat(left["pin"]["until"]) > datetime.now(UTC)
+
+
+# -- databases, and what `sandbox up` deployed
+
+
+@pytest.fixture(scope="module")
+def databases(cluster: ClusterInfo) -> Iterator[str]:
+    """A namespace with a PostgreSQL and a Redis that hold something."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    kubectl(cluster, "create", "namespace", name)
+    image = datastores.base_image(cluster)
+    pods = [datastores.postgres("db", image), datastores.redis("cache", image)]
+    kubectl(cluster, "-n", name, "apply", "-f", "-", stdin=yaml.safe_dump_all(pods))
+    kubectl(cluster, "-n", name, "wait", "pod/db", "pod/cache", "--for=condition=Ready", "--timeout=120s")
+    statement = "create table customers as select 1 as id, 'Ada-Lovelace' as name"
+    kubectl(cluster, "-n", name, "exec", "db", "--", "psql", "-U", "postgres", "-c", statement)
+    redis = f"redis-cli -a {datastores.PASSWORD} set cart:1 'two-lamps'"
+    kubectl(cluster, "-n", name, "exec", "cache", "--", "sh", "-c", redis)
+    yield name
+    kubectl(cluster, "delete", "namespace", name, "--wait=false")
+
+
+def test_databases_and_caches_are_in_it(keeper: Tool, databases: str) -> None:
+    identifier = keeper.run("capture", "create", "-n", databases, "-o", "name").ok().out.strip()
+    document = shown(keeper, identifier, "-o", "json").data
+    fixtures = {fixture["kind"]: fixture for fixture in document["fixtures"]}
+    assert {kind: fixture["status"] for kind, fixture in fixtures.items()} == {"postgresql": "ok", "redis": "ok"}
+    items = {item["name"]: item for item in document["items"]}
+    for fixture in fixtures.values():
+        item = items[f"fixtures/{fixture['name']}"]
+        assert item["status"] == "ok"
+        assert item["size"] == sum(part["size"] for part in fixture["parts"]) > 0
+    text = shown(keeper, identifier).out
+    assert re.search(r"postgresql \S+.*, ok, ", text)
+    assert re.search(r"redis \S+.*, ok, ", text)
+    keeper.run("capture", "verify", identifier).ok()
+    without = keeper.run("capture", "create", "-n", databases, "--no-fixtures", "-o", "json").ok().data
+    assert without["fixtures"] == []
+
+
+def test_contents_for_others_are_encrypted(keeper: Tool, databases: str, tmp_path: Path) -> None:
+    identity = pyrage.x25519.Identity.generate()
+    where = ("-n", databases, "--store", str(tmp_path), "--recipient", str(identity.to_public()), "-o", "json")
+    document = keeper.run("capture", "create", *where).ok().data
+    assert {fixture["status"] for fixture in document["fixtures"]} == {"ok"}
+    plain = [path.name for path, data in contents(tmp_path) if b"Ada-Lovelace" in data or b"two-lamps" in data]
+    assert not plain
+    index = json.loads((tmp_path / "index.json").read_text())
+    digest = index["manifests"][0]["digest"].removeprefix("sha256:")
+    manifest = json.loads((tmp_path / "blobs" / "sha256" / digest).read_text())
+    titles = [layer["annotations"]["org.opencontainers.image.title"] for layer in manifest["layers"]]
+    data = [title for title in titles if title.startswith("fixtures/")]
+    assert data
+    assert all(title.endswith(".age") for title in data)
+    remote = ("-n", databases, "--store", "memory://captures")
+    keeper.run("capture", "create", *remote).failed(4, "encrypted only", "--recipient age1")
+
+
+def test_of_what_sandbox_deployed_the_record_says_the_commit(
+    keeper: Tool, project: GitProject, space: Namespace, probe_image: str
+) -> None:
+    for arguments in (("serve", "8080"), ("crash", "no", "such", "table")):
+        project.declare({"web": project.manifests("web", projects.deployment("web", probe_image, *arguments))})
+        project.commit()
+        ended = keeper.up(project)
+    ended.failed(1, "no such table")
+    document = keeper.run("capture", "create", "-s", project.name, "-o", "json").ok().data
+    [service] = [service for service in document["services"] if service["name"]]
+    assert (service["commit"], service["commit_from"]) == (project.git("rev-parse", "HEAD"), "record")
+    assert {"commit", "manifests"} <= set(service["changed"])
+    assert document["record"] == 2
+    assert document["owner"]
+    assert "no such table" in " ".join(document["signature"]["log"])
+    names = {item["name"] for item in document["items"] if item["status"] == "ok"}
+    assert {"records/1.json", "records/2.json"} <= names
