@@ -261,12 +261,25 @@ async def write_index(store: Store) -> None:
     """
     for _ in range(_INDEX_TRIES):
         names = await store.names("captures/")
-        entries = [entry for entry in [await _entry_or_none(store, _id_of(name)) for name in names] if entry]
-        manifests = [entry.descriptor() for entry in entries]
+        # Entries never change: those that the index has already are not read again, however many captures there are.
+        known = await _indexed(store)
+        missing = [name for name in map(_id_of, names) if name not in known]
+        read = [entry for entry in await asyncio.gather(*(_entry_or_none(store, name) for name in missing)) if entry]
+        known |= {entry.id: entry.descriptor() for entry in read}
+        manifests = [known[name] for name in map(_id_of, names) if name in known]
         index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
         await store.put("index.json", json.dumps(index, indent=1, ensure_ascii=False).encode())
         if await store.names("captures/") == names:
             return
+
+
+async def _indexed(store: Store) -> dict[str, Any]:
+    """The descriptors of the index by id; empty where there is none that can be read."""
+    try:
+        listed = json.loads(await store.get("index.json", at_most=_LARGEST_DOCUMENT))["manifests"]
+        return {descriptor["annotations"][REF_NAME]: descriptor for descriptor in listed}
+    except (OperationFailed, ValueError, KeyError, TypeError, RecursionError):
+        return {}
 
 
 def _measured(content: bytes | Path) -> tuple[str, int]:

@@ -40,7 +40,7 @@ class Bounds:
     log: int = 5 * 1024 * 1024
     kind: int = 32 * 1024 * 1024
     requests: int = 12
-    logs: int = 12
+    logs: int = 8
 
 
 @dataclass

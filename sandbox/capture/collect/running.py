@@ -20,6 +20,8 @@ from sandbox.model.objects import Manifest
 # What tells why a container ended stands at the end of its log.
 _TAIL_BYTES = 16_000
 _RUNS = ("", "previous")
+# How far a log may grow over its bound before its beginning is dropped.
+_SLACK = 256 * 1024
 
 
 @dataclass
@@ -122,7 +124,7 @@ async def _read(collection: Collection, pod: str, container: str, *, previous: b
         async with collection.cluster.open("GET", path, query=query, accept="*/*", read_timeout=30.0) as response:
             async for chunk in response.content.iter_any():
                 kept += chunk
-                if len(kept) > 2 * most:
+                if len(kept) > most + _SLACK:
                     dropped += len(kept) - most
                     del kept[: len(kept) - most]
     except RequestFailed as error:
