@@ -54,6 +54,14 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pin", "sandbox.cli.commands.pin", "pin", "Keep sandboxes until a date, whatever their expiry says.", _LIVE),
     Entry("unpin", "sandbox.cli.commands.pin", "unpin", "Let the expiry of sandboxes count again.", _LIVE),
     Entry(
+        "sleep",
+        "sandbox.cli.commands.sleep",
+        "sleep",
+        "Stop the pods of sandboxes until they are woken; everything else stays.",
+        _LIVE,
+    ),
+    Entry("wake", "sandbox.cli.commands.sleep", "wake", "Start sandboxes again that were put to sleep.", _LIVE),
+    Entry(
         "cleanup",
         "sandbox.cli.commands.cleanup",
         "cleanup",

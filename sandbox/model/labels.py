@@ -32,6 +32,8 @@ PIN_REASON: Final = f"{DOMAIN}/pin-reason"
 PINNED_BY: Final = f"{DOMAIN}/pinned-by"
 TTL: Final = f"{DOMAIN}/ttl"
 PHASE: Final = f"{DOMAIN}/phase"
+# On whatever sleeps (the namespace too): what it was before.
+AWAKE: Final = f"{DOMAIN}/awake"
 REPO: Final = f"{DOMAIN}/repo"
 REF: Final = f"{DOMAIN}/ref"
 COMMIT: Final = f"{DOMAIN}/commit"

@@ -205,7 +205,8 @@ async def prolong(cluster: Cluster, namespace: Manifest, lifetime: Lifetime) -> 
 
 
 async def set_phase(cluster: Cluster, name: str, phase: Phase) -> Manifest:
-    return await _patch(cluster, name, {"metadata": {"annotations": {labels.PHASE: phase}}})
+    """Write the phase; one that slept sleeps no more."""
+    return await _patch(cluster, name, {"metadata": {"annotations": {labels.PHASE: phase, labels.AWAKE: None}}})
 
 
 async def _patch(cluster: Cluster, name: str, patch: Manifest) -> Manifest:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from sandbox.cluster import sleeping
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.helm import Helm
+from sandbox.cluster.lease import deployment_lease
 from sandbox.cluster.waiting import wait_ready
 from sandbox.model.errors import InvalidInput, OperationFailed, PartlyDone, SandboxError
 from sandbox.model.record import Record, ServiceRecord
@@ -14,7 +16,6 @@ from sandbox.model.sandbox import Phase
 from sandbox.provision import equivalents, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.inspect import find_sandbox
-from sandbox.provision.lease import deployment_lease
 from sandbox.provision.plan import in_order
 from sandbox.provision.reporter import Reporter
 from sandbox.provision.services import Place, apply_manifests, prune
@@ -44,6 +45,9 @@ async def rollback(
             cluster, sandbox.namespace, Helm(cluster.kubeconfig_path, cluster.context, cluster=cluster), timeout
         )
         async with deployment_lease(cluster, sandbox.namespace):
+            if sandbox.phase == Phase.SLEEPING:
+                with reporter.step("Wake"):
+                    await sleeping.wake(cluster, sandbox.namespace)
             with reporter.step(f"Roll back to record {wanted.number}"):
                 for service in wanted.services.values():
                     chart, revision = service.lock.chart, service.revision

@@ -13,6 +13,7 @@ from sandbox.cluster import objects, pods, readiness
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import NotFound
 from sandbox.cluster.readiness import Symptom
+from sandbox.cluster.sleeping import remembers
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused
 from sandbox.model.failure import Finding
 from sandbox.model.objects import Manifest, ObjectRef
@@ -33,7 +34,7 @@ from sandbox.provision.contents import (
 if TYPE_CHECKING:
     from sandbox.model.record import Record
 
-State = Literal["ready", "progressing", "failed"]
+State = Literal["ready", "progressing", "failed", "sleeping"]
 
 _LISTED = frozenset(kind for _, kind in KINDS)
 # A namespace full of custom resources is looked at this far.
@@ -229,6 +230,8 @@ def _counts(manifest: Manifest) -> bool:
 
 def _workload(manifest: Manifest, status: readiness.Status) -> WorkloadStatus:
     ready, desired = replicas(manifest)
+    if remembers(manifest):
+        return WorkloadStatus(str(ObjectRef.of(manifest)), "sleeping", ready, desired, "it sleeps: `sandbox wake`")
     return WorkloadStatus(str(ObjectRef.of(manifest)), status.state, ready, desired, status.message)
 
 
@@ -324,7 +327,9 @@ def _overall(workloads: Sequence[WorkloadStatus], *, stuck: bool, crashed: int) 
     states = Counter(workload.state for workload in workloads)
     if states["failed"] or crashed or (states["progressing"] and stuck):
         return "failed"
-    return "progressing" if states["progressing"] else "ready"
+    if states["progressing"]:
+        return "progressing"
+    return "sleeping" if states["sleeping"] else "ready"
 
 
 def _distinct(findings: Iterable[Finding]) -> Iterable[Finding]:

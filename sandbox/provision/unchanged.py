@@ -7,6 +7,7 @@ import asyncio
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.readiness import status
+from sandbox.cluster.sleeping import remembers
 from sandbox.model.objects import ObjectRef
 from sandbox.provision.plan import Plan
 
@@ -28,7 +29,7 @@ async def not_running(cluster: Cluster, plan: Plan) -> set[str]:
     async def runs(ref: ObjectRef) -> bool:
         placed = ObjectRef(ref.group, ref.version, ref.kind, ref.name, plan.identity.namespace)
         found = await objects.get(cluster, placed)
-        return found is not None and status(found).state == "ready"
+        return found is not None and status(found).state == "ready" and not remembers(found)
 
     running = await asyncio.gather(*(runs(ref) for _, ref in refs))
     return {name for (name, _), runs_well in zip(refs, running, strict=True) if not runs_well}

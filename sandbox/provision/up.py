@@ -6,7 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from sandbox.cluster import sleeping
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.lease import deployment_lease
+from sandbox.model import labels
 from sandbox.model.durations import format_duration, parse_duration, relative, to_rfc3339
 from sandbox.model.errors import InvalidInput, SandboxError, Unreachable
 from sandbox.model.failure import NotReady
@@ -20,7 +23,6 @@ from sandbox.provision import namespace as ns
 from sandbox.provision.endpoints import Endpoint, endpoints_of
 from sandbox.provision.guardrails import apply_guardrails, guardrails
 from sandbox.provision.identity import Identity, identify
-from sandbox.provision.lease import deployment_lease
 from sandbox.provision.namespace import Lifetime
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.planning import Planner
@@ -168,7 +170,7 @@ async def _nothing_to_do(cluster: Cluster, plan: Plan) -> Manifest | None:
     found = Sandbox.of(namespace, cluster.context)
     # The same services from another commit are a deployment of that commit: it is written down.
     same = found.quota_profile == plan.profile.name and (plan.commit is None or found.commit == plan.commit.sha)
-    return namespace if same else None
+    return namespace if same and found.phase != Phase.SLEEPING else None
 
 
 async def _prolong(cluster: Cluster, plan: Plan, namespace: Manifest, reporter: Reporter) -> UpResult:
@@ -193,6 +195,9 @@ async def _deploy(
             reporter.command(equivalents.apply(cluster.context, plan.identity.namespace, "guardrails"))
             await apply_guardrails(cluster, plan.profile, plan.identity.namespace)
             await planner.copy_pull_secret(plan.identity.namespace)
+        if labels.AWAKE in namespace["metadata"]["annotations"]:
+            with reporter.step("Wake"):
+                await sleeping.wake(cluster, plan.identity.namespace)
         record = await _begin_record(cluster, plan, namespace)
         place = Place(
             cluster, plan.identity.namespace, planner.helm, request.timeout.total_seconds(), wait=request.wait

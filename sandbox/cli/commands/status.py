@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sandbox.cluster.client import Cluster
     from sandbox.provision.status import SandboxStatus, ServiceStatus
 
-_STATE_COLOURS = {"ready": "green", "progressing": "yellow", "failed": "red"}
+_STATE_COLOURS = {"ready": "green", "progressing": "yellow", "failed": "red", "sleeping": "grey"}
 _WATCH_SECONDS = 2.0
 
 
@@ -191,5 +191,5 @@ def _reasons(service: ServiceStatus) -> list[str]:
     return [
         printable(f"{title}{workload.object}: {workload.message}")
         for workload in service.workloads
-        if workload.state != "ready"
+        if workload.state not in ("ready", "sleeping")
     ]

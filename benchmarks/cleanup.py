@@ -1,0 +1,190 @@
+"""How fast the clean-up is, and what it asks of the API server.
+
+1,000 expired sandboxes of 2,000: `sandbox cleanup` (its start included) against kube-janitor's way, which is one
+request after another from one thread: an Event and a DELETE for each (`janitor.py`, at most a third of the time).
+Requests per deleted (at most 3) and per kept sandbox (at most 0.02) are counted. With 5,000 sandboxes of which none
+is due: peak memory against 150 MB, and a pass against 2 s. On a control plane of its own, without nodes.
+
+    python benchmarks/cleanup.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from measure import SANDBOX, Claim, options, peak_mb, report, run, seconds
+
+from sandbox.cluster import objects
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.providers import ClusterInfo
+from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
+from sandbox.lifecycle.cleanup import Policy, Sweep
+from sandbox.lifecycle.report import Action
+from sandbox.lifecycle.verdict import Rules
+from sandbox.model.durations import to_rfc3339
+from sandbox.model.summary import Summary, config_map
+
+_DUE = 1000
+_KEPT = 1000
+_MANY = 5000
+_COUNTED = 100
+_AT_ONCE = 16
+_GONE_WITHIN_S = 600
+_NAME = "bench-cleanup"
+_JANITOR = str(Path(__file__).with_name("janitor.py"))
+
+
+def main() -> None:
+    given = options(__doc__).parse_args()
+    provider = EmbeddedProvider()
+    cluster = asyncio.run(provider.create(_NAME, control_plane_only=True, progress=_say))
+    try:
+        claims = _measure(Bench(cluster), given.rounds)
+    finally:
+        asyncio.run(provider.delete(_NAME, _say))
+    report(*claims)
+
+
+def _measure(bench: Bench, rounds: int) -> list[Claim]:
+    bench.make(_KEPT, "kept", timedelta(days=300))
+    product, peer = bench.in_turns(rounds)
+    per_deleted, per_kept = asyncio.run(bench.requests())
+    bench.make(_MANY - _KEPT, "more", timedelta(days=300))
+    idle = statistics.median(seconds(bench.sandbox) for _ in range(rounds))
+    memory = peak_mb(bench.command)
+    return [
+        Claim(f"cleanup of {_DUE} of {_DUE + _KEPT} sandboxes / one after another", product, peer, limit=1 / 3),
+        Claim("requests per deleted sandbox / 3", per_deleted, 3, limit=1, unit="requests"),
+        Claim("requests per kept sandbox / 0.02", per_kept, 0.02, limit=1, unit="requests"),
+        Claim(f"pass over {_MANY} sandboxes of which none is due / 2 s", idle, 2, limit=1),
+        Claim(f"peak memory with {_MANY} sandboxes / 150 MB", memory, 150, limit=1, unit="MB"),
+    ]
+
+
+class Bench:
+    """A cluster full of sandboxes."""
+
+    def __init__(self, cluster: ClusterInfo) -> None:
+        self._cluster = cluster
+        self._kubeconfig = ["--kubeconfig", str(cluster.kubeconfig), "--context", cluster.context]
+        self.command = [SANDBOX, *self._kubeconfig, "cleanup", "--yes", "-o", "json"]
+
+    def in_turns(self, rounds: int) -> tuple[float, float]:
+        """Median seconds in which sandbox and the peer have all deletions issued; each on a quiet cluster."""
+        times: tuple[list[float], list[float]] = ([], [])
+        for number in range(rounds):
+            for work, found, name in zip((self.sandbox, self.janitor), times, ("ours", "peer"), strict=True):
+                self.make(_DUE, f"{name}{number}", timedelta(hours=-1))
+                found.append(seconds(work))
+                _say(f"{name}: {found[-1]:.1f} s")
+                asyncio.run(self._all_gone(f"{name}{number}"))
+        return statistics.median(times[0]), statistics.median(times[1])
+
+    def sandbox(self) -> None:
+        lines = run(self.command).splitlines()
+        _say(lines[-1])
+
+    def janitor(self) -> None:
+        _say(run([sys.executable, _JANITOR, str(self._cluster.kubeconfig), self._cluster.context]).strip())
+
+    async def requests(self) -> tuple[float, float]:
+        """Requests per deleted and per kept sandbox, counted where they leave."""
+        await self._make(_COUNTED, "counted", timedelta(hours=-1))
+        counts: Counter[str] = Counter()
+        async with _Counting.connect(self._cluster.context, self._cluster.kubeconfig) as cluster:
+            cluster.counts = counts
+            sweep = Sweep(cluster, Policy(Rules(timedelta(minutes=30), timedelta(minutes=10))), lambda _line: None)
+            found = await sweep.look()
+            looking = counts.total()
+            done = await sweep.act(found)
+        assert done.actions[Action.DELETED] == _COUNTED, done.actions
+        _say(f"requests: {dict(counts)}")
+        await self._all_gone("counted")
+        return (counts.total() - looking) / _COUNTED, looking / (done.looked_at - _COUNTED)
+
+    def make(self, count: int, name: str, left: timedelta) -> None:
+        asyncio.run(self._make(count, name, left))
+
+    async def _make(self, count: int, name: str, left: timedelta) -> None:
+        at_once = asyncio.Semaphore(_AT_ONCE)
+        async with Cluster.connect(self._cluster.context, self._cluster.kubeconfig) as connection:
+
+            async def one(number: int) -> None:
+                async with at_once:
+                    namespace = _namespace(f"dana-shop-{name}-{number:04}", name, left)
+                    made = await objects.create(connection, namespace)
+                    summary = Summary(made["metadata"]["uid"], 1, "deployed", lock="{}")
+                    await objects.create(connection, config_map(summary, made["metadata"]["name"]))
+
+            await asyncio.gather(*(one(number) for number in range(count)))
+        _say(f"made {count} sandboxes ({name})")
+
+    async def _all_gone(self, name: str) -> None:
+        """Wait until the cluster has deleted what it was told to: the other side shall find it as quiet."""
+        deadline = time.monotonic() + _GONE_WITHIN_S
+        async with Cluster.connect(self._cluster.context, self._cluster.kubeconfig) as connection:
+            while [1 async for _ in objects.list_(connection, "v1", "Namespace", label_selector=f"batch={name}")]:
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"the namespaces of {name} are not gone within {_GONE_WITHIN_S} s")
+                await asyncio.sleep(1)
+
+
+class _Counting(Cluster):
+    """Counts the requests that leave."""
+
+    counts: Counter[str]
+
+    @asynccontextmanager
+    async def open(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        resource = path.rstrip("/").split("/")
+        self.counts[f"{method} {resource[5] if len(resource) > 5 else resource[3]}"] += 1
+        async with super().open(method, path, **more) as response:
+            yield response
+
+
+def _namespace(name: str, batch: str, left: timedelta) -> dict[str, object]:
+    now = datetime.now(UTC)
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "labels": {
+                "app.kubernetes.io/managed-by": "sandbox",
+                "sandbox.dev/name": name,
+                "sandbox.dev/owner": "dana",
+                "sandbox.dev/project": "shop",
+                "batch": batch,
+            },
+            "annotations": {
+                "sandbox.dev/namespace": name,
+                "sandbox.dev/created-at": to_rfc3339(now),
+                "sandbox.dev/owner-user": "dana@example.com",
+                "sandbox.dev/phase": "Ready",
+                "sandbox.dev/ref": "feature/login",
+                "sandbox.dev/commit": "0123456789abcdef0123456789abcdef01234567",
+                "sandbox.dev/expires-at": to_rfc3339(now + left),
+                "sandbox.dev/ttl": "8h",
+                # The peer's.
+                "janitor/expires": to_rfc3339(now + left),
+            },
+        },
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

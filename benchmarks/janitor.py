@@ -1,0 +1,84 @@
+"""The peer of `cleanup.py`: kube-janitor's way of deleting expired namespaces, and nothing else of it.
+
+One LIST of the namespaces, then for each one that has expired an Event and a DELETE, one request after another from
+one thread over one connection that is kept open (https://codeberg.org/hjacobs/kube-janitor, `janitor.py`, which uses
+pykube and so `requests`). What kube-janitor does besides (a LIST of every kind in the cluster) is left out.
+
+    python benchmarks/janitor.py KUBECONFIG CONTEXT
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+
+def main(kubeconfig: str, context: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server, session = _connect(yaml.safe_load(Path(kubeconfig).read_text()), context, Path(folder))
+        namespaces = _answer(session.get(f"{server}/api/v1/namespaces"))["items"]
+        deleted = 0
+        for namespace in namespaces:
+            metadata = namespace["metadata"]
+            expires = (metadata.get("annotations") or {}).get("janitor/expires")
+            if "deletionTimestamp" in metadata or not expires:
+                continue
+            if datetime.now(UTC) > datetime.strptime(expires, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC):
+                events = f"{server}/api/v1/namespaces/{metadata['name']}/events"
+                _answer(session.post(events, json=_event(namespace, expires)))
+                _answer(session.delete(f"{server}/api/v1/namespaces/{metadata['name']}"))
+                deleted += 1
+    print(f"deleted {deleted} of {len(namespaces)} namespaces")
+
+
+def _connect(config: dict[str, Any], context: str, folder: Path) -> tuple[str, requests.Session]:
+    chosen = next(entry["context"] for entry in config["contexts"] if entry["name"] == context)
+    cluster = next(entry["cluster"] for entry in config["clusters"] if entry["name"] == chosen["cluster"])
+    user = next(entry["user"] for entry in config["users"] if entry["name"] == chosen["user"])
+    files = {"ca": cluster["certificate-authority-data"], "crt": user["client-certificate-data"]}
+    for name, data in {**files, "key": user["client-key-data"]}.items():
+        (folder / name).write_bytes(base64.b64decode(data))
+    session = requests.Session()
+    # Certificates of the environment are for other servers.
+    session.trust_env = False
+    session.verify = str(folder / "ca")
+    session.cert = (str(folder / "crt"), str(folder / "key"))
+    return cluster["server"], session
+
+
+def _answer(response: requests.Response) -> Any:
+    response.raise_for_status()
+    return response.json()
+
+
+def _event(namespace: dict[str, Any], expires: str) -> Any:
+    metadata = namespace["metadata"]
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "metadata": {"namespace": metadata["name"], "generateName": "kube-janitor-"},
+        "type": "Normal",
+        "count": 1,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "reason": "ExpiryTimeReached",
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "name": metadata["name"],
+            "namespace": metadata["name"],
+            "uid": metadata["uid"],
+        },
+        "message": f"Namespace {metadata['name']} expired on {expires} and will be deleted",
+        "source": {"component": "kube-janitor"},
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
