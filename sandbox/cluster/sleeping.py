@@ -115,7 +115,7 @@ async def wake(cluster: Cluster, namespace: str, *, dry_run: bool = False) -> Ou
     Raises:
         as :func:`put_to_sleep`.
     """
-    sleepers = [manifest for manifest in await _contents(cluster, namespace) if remembers(manifest)]
+    sleepers = plan_wake(await _contents(cluster, namespace))
     await _change_all(cluster, sleepers, wake_patch, dry_run=dry_run)
     return Outcome(tuple(sleepers))
 
@@ -135,7 +135,7 @@ def plan_sleep(found: Iterable[Manifest]) -> tuple[list[Manifest], dict[str, str
     for manifest in found:
         owner = _controller(manifest)
         switch = _switch(manifest)
-        if owner is not None and not (_kind(owner) == ("batch", "CronJob") and switch is not None):
+        if owner is not None and not _decides_itself(manifest):
             if _kind(owner) not in {*_BUILT_IN, *_OPERATORS, ("apps", "DaemonSet")} and _runs(manifest):
                 name = f"{owner['kind'].lower()}.{_kind(owner)[0]}/{owner['name']}"
                 awake[name] = f"it owns {ObjectRef.of(manifest)}, and nothing is known of how it sleeps"
@@ -150,6 +150,12 @@ def plan_sleep(found: Iterable[Manifest]) -> tuple[list[Manifest], dict[str, str
             # All others leave alone what has no replicas.
             awake[str(ObjectRef.of(manifest))] = "it scales up from zero by itself"
     return sleepers, awake
+
+
+def plan_wake(found: Iterable[Manifest]) -> list[Manifest]:
+    """Which objects of a namespace are woken."""
+    # A Deployment's annotations are copied to its ReplicaSets, which are not ours to scale.
+    return [manifest for manifest in found if remembers(manifest) and _decides_itself(manifest)]
 
 
 def sleep_patch(manifest: Manifest) -> Manifest | None:
@@ -225,6 +231,12 @@ def _switch(manifest: Manifest) -> Switch | None:
 def _controller(manifest: Manifest) -> Mapping[str, Any] | None:
     owners = manifest["metadata"].get("ownerReferences") or ()
     return next((owner for owner in owners if owner.get("controller")), None)
+
+
+def _decides_itself(manifest: Manifest) -> bool:
+    """Whether nobody else would undo what is done to an object: a CronJob leaves its Jobs alone."""
+    owner = _controller(manifest)
+    return owner is None or (_kind(owner) == ("batch", "CronJob") and manifest["kind"] == "Job")
 
 
 def _finished(manifest: Manifest) -> bool:

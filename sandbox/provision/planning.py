@@ -33,7 +33,7 @@ from sandbox.provision import namespace as ns
 from sandbox.provision.base import Base, base_services, shared_services
 from sandbox.provision.identity import Identity
 from sandbox.provision.inspect import find_sandbox
-from sandbox.provision.locks import read_lock
+from sandbox.provision.locks import fetch_lock, read_lock
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.profiles import known_profiles
 from sandbox.provision.reporter import Reporter
@@ -88,7 +88,7 @@ class Planner:
     async def sources(self, request: UpRequest) -> Sources:
         """The project's files at the commit that was asked for, and the tools' versions held against it."""
         if request.lock:
-            self.lock = await asyncio.to_thread(read_lock, request.lock)
+            self.lock = await fetch_lock(request.lock)
             sources = await resolve_locked(
                 self.lock, settings=self.settings, workspace=self.workspace, say=self._notes.append
             )

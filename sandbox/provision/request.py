@@ -16,7 +16,7 @@ class UpRequest:
         folder: any folder of the working tree (None: the current one).
         only: services to deploy, with what they need; empty for all.
         set_values: ``service.path=value`` as helm's ``--set``; without a service, for all charts.
-        lock: deploy exactly this lock file.
+        lock: deploy exactly what this lock says: a file, or a URL such as the clean-up tells (``s3://…/locks/x.yaml``).
         owner: for whom, when not for the authenticated user (CI).
         timeout: how long one service may take to become ready.
     """
@@ -33,7 +33,7 @@ class UpRequest:
     values_files: tuple[Path, ...] = ()
     set_values: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
-    lock: Path | None = None
+    lock: Path | str | None = None
     owner: str | None = None
     dirty: bool = False
     dry_run: bool = False

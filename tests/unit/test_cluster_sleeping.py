@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.cluster.sleeping import plan_sleep, remembers, sleep_patch, wake_patch
+from sandbox.cluster.sleeping import plan_sleep, plan_wake, remembers, sleep_patch, wake_patch
 from sandbox.model import labels
 from sandbox.model.errors import InvalidInput
 from sandbox.model.objects import Manifest
@@ -96,6 +96,7 @@ def test_what_sleeps_wakes_as_it_was(manifest: Manifest, path: tuple[str, ...], 
     assert remembers(sleeping)
     assert sleep_patch(sleeping) is None, "a second time there is nothing to do"
     assert plan_sleep([sleeping]) == ([], {})
+    assert plan_wake([sleeping]) == [sleeping]
     woken = merged(sleeping, wake_patch(sleeping))
     assert at(woken, path) == awake
     assert not remembers(woken)
@@ -174,3 +175,13 @@ def test_the_memory_is_json() -> None:
 
     assert patch is not None
     assert json.loads(patch["metadata"]["annotations"][labels.AWAKE]) == {"value": 3}
+
+
+def test_what_a_deployment_copied_to_its_replica_sets_is_not_theirs() -> None:
+    copied = {labels.AWAKE: '{"value": 3}'}
+    owned = [
+        thing("ReplicaSet", owner="Deployment", spec={"replicas": 0}, annotations=copied),
+        thing("ReplicaSet", owner="Rollout", spec={"replicas": 0}, annotations=copied),
+    ]
+
+    assert plan_wake(owned) == []

@@ -47,8 +47,8 @@ def up(
         bool, typer.Option("--dirty", help="Deploy the working tree as it is; the record holds the difference.")
     ] = False,
     lock: Annotated[
-        Path | None,
-        typer.Option("--lock", metavar="FILE", help="Deploy exactly what a lock says.", exists=True, dir_okay=False),
+        str | None,
+        typer.Option("--lock", metavar="FILE|URL", help="Deploy exactly what a lock says."),
     ] = None,
     base: Annotated[
         str | None,
@@ -159,7 +159,7 @@ def up(
         values_files=tuple(path.absolute() for path in values or ()),
         set_values=tuple(set_values or ()),
         build_args=build_arguments(build_args or (), os.environ),
-        lock=lock.absolute() if lock else None,
+        lock=_lock(lock),
         owner=owner,
         dirty=dirty,
         dry_run=dry_run,
@@ -181,6 +181,15 @@ def up(
 
 
 # --- showing what was done --------------------------------------------------------------------------
+
+
+def _lock(given: str | None) -> Path | str | None:
+    """A lock's file, or its URL in a store."""
+    if given is None or "://" in given:
+        return given
+    if not Path(given).is_file():
+        raise typer.BadParameter(f"{given}: there is no such file", param_hint="--lock")
+    return Path(given).absolute()
 
 
 def _show_result(result: UpResult, output_format: Format) -> None:
