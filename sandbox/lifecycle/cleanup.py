@@ -231,7 +231,12 @@ class Sweep:
         if verdict.fate is Fate.DUE:
             return verdict
         if verdict.fate in (Fate.ENDING, Fate.STUCK):
-            self._say(Action.SPARED, "somebody else has deleted it", fresh, verdict)
+            self._say(
+                Action.SPARED,
+                "it is being deleted already: by another, or by a request of ours whose answer was lost",
+                fresh,
+                verdict,
+            )
         else:
             until = f"; it lives until {to_rfc3339(verdict.deadline)}" if verdict.deadline else ""
             self._say(Action.SPARED, f"it changed before it was deleted{until}", fresh, verdict)

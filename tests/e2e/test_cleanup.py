@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.providers import ClusterInfo
@@ -26,11 +31,14 @@ from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339, to_rfc3339
 from sandbox.model.errors import OperationFailed
 from sandbox.model.sandbox import Sandbox
+from sandbox.project.platform import Limits
 from tests.conftest import kubectl
 from tests.e2e.bounded import until
+from tests.e2e.faulty import Fault, faulty
 from tests.e2e.handmade import Group, group_on
 from tests.e2e.preloaded import Preloaded
 from tests.e2e.projects import Ended, Tool
+from tests.e2e.proxy import proxied
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -496,3 +504,197 @@ def test_the_annotations_of_kube_janitor_count_where_a_pattern_says_so(tool: Too
     assert names(ended, "deleted") == {f"{covered}-past"}
     assert names(ended, "flagged") == {f"{covered}-bad"}
     assert before - group.alive() == {f"{covered}-past"}
+
+
+# -- a server that refuses, fails, or goes away -----------------------------------------------------------------
+
+
+def through(tool: Tool, kubeconfig: Path) -> Tool:
+    return tool.with_environment(KUBECONFIG=str(kubeconfig))
+
+
+def test_an_api_that_fails_now_and_then_delays_and_spoils_nothing(tool: Tool, group: Group, tmp_path: Path) -> None:
+    group.make_many(40, -HOUR)
+    group.make(group.name("alive"), 8 * HOUR)
+    group.make(group.name("soon"), 20 * MINUTE)
+    sequence: list[Fault | None] = ["lost", 409, "dropped", 429, None, 500, 503, None]
+
+    def faults(method: str, path: str, number: int) -> Fault | None:
+        # The first try of each goes wrong, in turns.
+        digits = path.removeprefix("/api/v1/namespaces/").partition("/")[0].rpartition("-")[2]
+        turn = int(digits) if digits.isdecimal() else 0
+        if number > 1 or (method == "POST" and turn % 5):
+            return None
+        if method == "POST":
+            return 429
+        fault = sequence[(turn + (method == "GET") * 3) % len(sequence)]
+        # A GET has nothing to conflict with.
+        return None if method == "GET" and fault == 409 else fault
+
+    path = tmp_path / "faulty"
+    with faulty(group.cluster, path, faults) as proxy:
+        ended = sweep(through(tool, path), group).failed(0)
+
+    assert {"lost", 409, "dropped", 429, 500, 503} <= set(proxy.met)
+    assert group.alive() == {group.name("alive"), group.name("soon")}
+    # Of an answer that was lost, nobody knows whose deletion it was.
+    assert names(ended, "deleted") | names(ended, "spared") == {group.name(number) for number in range(40)}
+    assert len(events(group, group.name("soon"), "Expiring")) == 1
+
+
+def test_one_that_the_server_never_deletes_stops_no_other(tool: Tool, group: Group, tmp_path: Path) -> None:
+    group.make_many(5, -HOUR)
+    bad = group.name(3)
+
+    def faults(method: str, path: str, number: int) -> Fault | None:
+        return 500 if method == "DELETE" and path.endswith(f"/{bad}") else None
+
+    path = tmp_path / "faulty"
+    with faulty(group.cluster, path, faults):
+        ended = sweep(through(tool, path), group).failed(6)
+
+    (line,) = of(ended, "failed")
+    assert line["namespace"] == bad
+    assert "injected 500" in line["why"]
+    assert group.alive() == {bad}
+
+
+def test_a_server_that_goes_away_is_said_and_a_second_run_converges(tool: Tool, group: Group, tmp_path: Path) -> None:
+    group.make_many(40, -HOUR)
+    path = tmp_path / "proxied"
+    with proxied(group.cluster, path) as proxy:
+        command = ("cleanup", "--yes", "-l", group.selector, "-o", "json")
+        running = through(tool, path).start(*command)
+
+        def begun() -> bool | None:
+            return True if len(group.alive()) < 40 else None
+
+        until(begun, "the first ones are deleted", 30, every=0.01)
+        proxy.cut()
+        ended = running.wait(90).failed(5, f"127.0.0.1:{proxy.port}")
+    gone = names(ended, "deleted")
+    left = group.alive()
+    assert gone <= {group.name(number) for number in range(40)} - left
+
+    assert names(sweep(tool, group).failed(0), "deleted") == left
+    assert group.alive() == set()
+
+
+def as_account(group: Group, path: Path, *rules: dict[str, Any]) -> Path:
+    """A kubeconfig of a ServiceAccount with these rights in the whole cluster."""
+    name, where = group.project, group.name("account")
+    group.make(where, 8 * HOUR)
+    kubectl(group.cluster, "create", "serviceaccount", name, "-n", where)
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name},
+        "rules": list(rules),
+    }
+    kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(role))
+    account = f"--serviceaccount={where}:{name}"
+    kubectl(group.cluster, "create", "clusterrolebinding", name, f"--clusterrole={name}", account)
+    token = kubectl(group.cluster, "create", "token", name, "-n", where).strip()
+    content = yaml.safe_load(group.cluster.kubeconfig.read_text())
+    (context,) = [c for c in content["contexts"] if c["name"] == group.cluster.context]
+    context["context"]["user"] = "account"
+    content |= {"contexts": [context], "users": [{"name": "account", "user": {"token": token}}]}
+    path.write_text(yaml.safe_dump(content | {"current-context": group.cluster.context}))
+    return path
+
+
+NAMESPACES = {"apiGroups": [""], "resources": ["namespaces"]}
+LOOK = {**NAMESPACES, "verbs": ["get", "list"]}
+RECORDS = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["sandbox-record"], "verbs": ["get"]}
+EVENTS = {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}
+DELETE = {**NAMESPACES, "verbs": ["delete"]}
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "verb"),
+    [
+        ([], 4, 'cannot list resource "namespaces"'),
+        ([LOOK], 6, 'cannot get resource "configmaps"'),
+        ([LOOK, RECORDS], 6, 'cannot create resource "events"'),
+        ([LOOK, RECORDS, EVENTS], 6, 'cannot delete resource "namespaces"'),
+        ([LOOK, RECORDS, EVENTS, DELETE], 0, ""),
+    ],
+)
+def test_a_right_that_is_missing_is_named(
+    tool: Tool, group: Group, tmp_path: Path, rules: list[dict[str, Any]], code: int, verb: str
+) -> None:
+    path = as_account(group, tmp_path / "account", *rules)
+    try:
+        group.make(group.name("expired"), -HOUR)
+
+        ended = sweep(through(tool, path), group).failed(code)
+
+        assert verb in ended.out.replace('\\"', '"') + ended.err
+        assert (group.name("expired") in group.alive()) == (code != 0)
+    finally:
+        kubectl(group.cluster, "delete", "clusterrole,clusterrolebinding", group.project)
+
+
+# -- limits, periods, several clusters --------------------------------------------------------------------------
+
+
+async def test_who_has_more_than_the_platform_allows_is_flagged(group: Group) -> None:
+    for number in range(3):
+        await asyncio.to_thread(group.make, group.name(number), 8 * HOUR)
+    await asyncio.to_thread(group.make, group.name("erin"), 8 * HOUR, owner="erin@example.com")
+    told: list[Line] = []
+    async with Cluster.connect(group.cluster.context, group.cluster.kubeconfig) as connection:
+        limits = Limits(sandboxes_per_owner=2, sandboxes_per_project=4)
+        pass_ = Sweep(connection, policy(group, limits=limits), told.append)
+        await pass_.act(await pass_.look())
+
+    (line,) = [line for line in told if line.action is Action.FLAGGED]
+    assert "dana@example.com has 3 sandboxes, 2 are allowed" in line.why
+    assert group.name(0) in line.why
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_again_and_again_with_metrics_until_it_is_stopped(tool: Tool, group: Group) -> None:
+    group.make(group.name("alive"), 8 * HOUR)
+    port = free_port()
+    arguments = ("--every", "1s", "--metrics-port", str(port), "-l", group.selector)
+    running = tool.start("cleanup", "--yes", "-o", "json", *arguments)
+    running.read_until("1 sandboxes")
+    group.make(group.name("later"), -HOUR)
+
+    until(lambda: True if group.alive() == {group.name("alive")} else None, "a later pass deletes it", 30)
+
+    where = f'context="{group.cluster.context}"'
+    wanted = {f"sandbox_cleanup_deleted_total{{{where}}} 1.0", f'sandbox_sandboxes{{{where},phase="Ready"}} 1.0'}
+
+    def told() -> bool | None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return True if wanted <= set(answer.read().decode().splitlines()) else None
+
+    until(told, "the metrics tell of it", 30)
+    running.process.send_signal(signal.SIGTERM)
+    ended = running.wait(20).failed(130, "interrupted")
+    assert names(ended, "deleted") == {group.name("later")}
+
+
+def test_a_cluster_that_is_away_stops_no_other(tool: Tool, group: Group, tmp_path: Path) -> None:
+    folder = tmp_path / "clusters"
+    folder.mkdir()
+    content = yaml.safe_load(group.cluster.kubeconfig.read_text())
+    here = yaml.safe_dump(content | {"current-context": group.cluster.context})
+    (folder / "here.yaml").write_text(here)
+    with faulty(group.cluster, folder / "away.yaml", lambda *_: None):
+        # Its port is closed again when the command runs.
+        pass
+    group.make(group.name("expired"), -HOUR)
+    arguments = ("--yes", "-l", group.selector, "-o", "json", "--kubeconfig-dir", str(folder))
+
+    ended = replace(tool, overrides={"SANDBOX_CONTEXT": ""}).run("cleanup", *arguments).failed(6, "away.yaml", "1 of 2")
+
+    assert names(ended, "deleted") == {group.name("expired")}
+    tool.run("cleanup", "--contexts", f"{group.cluster.context},nowhere").failed(2, "nowhere")

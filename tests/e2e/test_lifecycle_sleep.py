@@ -1,15 +1,16 @@
-"""`sandbox sleep` and `wake` with real pods."""
+"""`sandbox sleep` and `wake` with real pods; and what comes back after a clean-up."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox.model import labels
 from tests.e2e.bounded import until
-from tests.e2e.projects import GitProject, Manifest, Namespace, Tool, deployment, documents, pods
+from tests.e2e.projects import GitProject, Manifest, Namespace, Tool, config_map, deployment, documents, pods
 
 
 def cron_job(name: str, image: str) -> Manifest:
@@ -122,3 +123,25 @@ def test_up_wakes_what_sleeps(tool: Tool, deployed: GitProject, space: Namespace
     assert replicas(space) == {"web": 2, "chart": 1}
     assert states(tool, deployed.name) == {"web": "ready", "chart": "ready"}
     assert space.get("cronjob", "nightly")["spec"].get("suspend") is False
+
+
+def test_a_sandbox_that_was_cleaned_up_comes_back_by_its_lock(
+    tool: Tool, project: GitProject, space: Namespace, tmp_path: Path
+) -> None:
+    project.declare({"web": project.manifests("web", config_map("web", text="first"))})
+    sha = project.commit()
+    tool.up(project).ok()
+    project.declare({"web": project.manifests("web", config_map("web", text="second"))})
+    project.commit()
+    past = json.dumps({"metadata": {"annotations": {labels.EXPIRES_AT: "2020-01-01T00:00:00Z"}}})
+    space.kubectl("patch", "namespace", project.name, "--type=merge", "-p", past)
+    selector = f"{labels.PROJECT}={project.name}"
+
+    done = tool.run("cleanup", "--yes", "-l", selector, "--store", str(tmp_path / "store"), "-o", "json").ok()
+    (deleted,) = [line for line in map(json.loads, done.out.splitlines()) if line["action"] == "deleted"]
+    until(lambda: True if space.itself() is None else None, "the namespace is gone", 60)
+    tool.up(project, "--lock", deleted["lock"] + "x").failed(2, "there is no lock")
+    data = tool.up(project, "--lock", deleted["lock"]).ok().data
+
+    assert data["commit"]["sha"] == sha
+    assert space.get("configmap", "web")["data"] == {"text": "first"}
