@@ -28,6 +28,7 @@ from measure import SANDBOX, Claim, options, peak_mb, report, run, seconds
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.kubeconfig import find
 from sandbox.cluster.providers import ClusterInfo
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
 from sandbox.lifecycle.cleanup import Policy, Sweep
@@ -105,7 +106,7 @@ class Bench:
         """Requests per deleted and per kept sandbox, counted where they leave."""
         await self._make(_COUNTED, "counted", timedelta(hours=-1))
         counts: Counter[str] = Counter()
-        async with _Counting.connect(self._cluster.context, self._cluster.kubeconfig) as cluster:
+        async with _Counting(find(self._cluster.context, self._cluster.kubeconfig)) as cluster:
             cluster.counts = counts
             sweep = Sweep(cluster, Policy(Rules(timedelta(minutes=30), timedelta(minutes=10))), lambda _line: None)
             found = await sweep.look()

@@ -13,12 +13,14 @@ from datetime import datetime, timedelta
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Conflict, NotFound
+from sandbox.cluster.platform import read_platform
 from sandbox.model import labels
 from sandbox.model.deadline import deadline, pin_end
-from sandbox.model.durations import format_duration, from_rfc3339, to_rfc3339
+from sandbox.model.durations import format_duration, from_rfc3339, parse_duration, to_rfc3339
 from sandbox.model.errors import Busy, InvalidInput, OperationFailed, Refused
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.sandbox import Phase, Sandbox
+from sandbox.project.platform import parse_platform
 
 # How much time is left, at the least, to somebody who takes a pin off.
 UNPIN_GRACE = timedelta(minutes=30)
@@ -49,9 +51,11 @@ async def extend(cluster: Cluster, sandbox: Sandbox, ttl: timedelta, *, dry_run:
 
     Raises:
         OperationFailed: it is gone or being deleted; the extension came too late.
-        Refused: that is after the latest end that its quota profile allows.
+        Refused: that is after the latest end that its quota profile allows, or longer than the platform's profile
+            allows at once.
         Busy: others change the namespace all the time.
     """
+    await _check_ttl(cluster, sandbox, ttl)
 
     def change(annotations: Annotations, now: datetime) -> Mapping[str, str | None]:
         end, before = now + ttl, deadline(annotations)
@@ -105,6 +109,17 @@ async def unpin(cluster: Cluster, sandbox: Sandbox, *, dry_run: bool = False) ->
         return gone
 
     return await _move(cluster, sandbox, change, dry_run=dry_run)
+
+
+async def _check_ttl(cluster: Cluster, sandbox: Sandbox, ttl: timedelta) -> None:
+    """Hold an extension against the platform's profile, which nobody else does: admission sees the end only."""
+    profile = parse_platform(await read_platform(cluster)).profiles.get(sandbox.quota_profile)
+    if profile is not None and profile.max_ttl is not None and ttl > parse_duration(profile.max_ttl):
+        raise Refused(
+            f"{sandbox.name} may not be extended by {format_duration(ttl)} at once",
+            why=f"its quota profile {profile.name} allows {profile.max_ttl} (maxTTL)",
+            hint="extend it by less, and again when that has passed; `sandbox pin` keeps it until a date",
+        )
 
 
 def _check_allowed(sandbox: Sandbox, annotations: Annotations, end: datetime) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sandbox.cluster.client import Cluster
 from sandbox.cluster.providers import ClusterInfo
+from sandbox.lifecycle import expiry as expiry_module
 from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339, to_rfc3339
+from sandbox.model.errors import Refused
+from sandbox.model.sandbox import Sandbox
 from tests.conftest import kubectl
 from tests.e2e.handmade import Group, group_on
 from tests.e2e.preloaded import Preloaded
@@ -220,3 +225,30 @@ def test_all_of_one_owner_go(tool: Tool, group: Group) -> None:
 
     assert before - group.alive() == {group.name("mine-1"), group.name("mine-2")}
     assert f"no sandboxes of {short}-x" in tool.run("down", "--all", "--owner", f"{short}-x", "--yes").ok().err
+
+
+PLATFORM = """\
+profiles:
+  tiny: {resourceQuota: {pods: "5"}, maxTTL: 8h}
+"""
+
+
+@pytest.mark.parametrize(("hours", "profile", "allowed"), [(8, "tiny", True), (9, "tiny", False), (9, "other", True)])
+async def test_an_extension_is_no_longer_than_the_platforms_profile_allows_at_once(
+    group: Group, monkeypatch: pytest.MonkeyPatch, hours: int, profile: str, allowed: bool
+) -> None:
+    # The configuration is one for the whole cluster, which other tests share.
+    async def configured(_: Cluster) -> str:
+        return PLATFORM
+
+    monkeypatch.setattr(expiry_module, "read_platform", configured)
+    made = await asyncio.to_thread(
+        group.make, group.name(f"ttl-{profile}-{hours}"), HOUR, annotations={labels.QUOTA_PROFILE: profile}
+    )
+    async with Cluster.connect(group.cluster.context, group.cluster.kubeconfig) as connection:
+        wanted = expiry_module.extend(connection, Sandbox.of(made, connection.context), hours * HOUR)
+        if allowed:
+            assert (await wanted).changed
+        else:
+            with pytest.raises(Refused, match="8h"):
+                await wanted

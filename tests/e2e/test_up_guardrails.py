@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from sandbox.cluster.providers import ClusterInfo
+from sandbox.model import labels
 from tests.conftest import kubectl
 from tests.e2e.projects import (
     GitProject,
@@ -340,3 +341,31 @@ def test_a_namespace_that_is_not_ours_is_refused_and_left_as_it_is(
 
     assert Namespace(cluster, namespace).itself() == before
     assert Namespace(cluster, namespace).names("configmaps") <= {"kube-root-ca.crt"}
+
+
+def test_what_a_sandbox_put_outside_of_its_namespace_goes_with_it(
+    tool: Tool, project: GitProject, space: Namespace, cluster: ClusterInfo
+) -> None:
+    project.write({"quotas/open.yaml": documents(OPEN)})
+    plain = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": f"{project.name}-plain"},
+        "rules": [],
+    }
+    services = {"plain": project.manifests("plain", plain), "chart": project.chart("chart", CLUSTER_ROLE)}
+    project.declare(services, defaults={"quota": "open", "ttl": "30m"}, allowClusterScoped=[KIND])
+    project.commit()
+    tool.up(project, "--allow-cluster-scoped").ok()
+    kept = kubectl(cluster, "get", "clusterroles", "-o", "name")
+    assert f"{project.name}-plain" in kept
+    assert f"{space.name}-reader" in kept
+    past = json.dumps({"metadata": {"annotations": {labels.EXPIRES_AT: "2020-01-01T00:00:00Z"}}})
+    space.kubectl("patch", "namespace", project.name, "--type=merge", "-p", past)
+
+    tool.run("cleanup", "--yes", "-l", f"{labels.PROJECT}={project.name}").ok()
+
+    left = kubectl(cluster, "get", "clusterroles", "-o", "name")
+    assert project.name not in left
+    itself = space.itself()
+    assert itself is None or "deletionTimestamp" in itself["metadata"]
