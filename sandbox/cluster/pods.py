@@ -331,6 +331,7 @@ async def exec_(
         NotFound: no such pod.
         OperationFailed: the command cannot be run, or the connection broke before its exit code came: what was
             received may be incomplete.
+        Exception: whatever reading ``stdin`` or writing the output raised; the command is left.
     """
     query = urlencode(
         [
@@ -378,12 +379,18 @@ class _ExecSession:
             feeders.append(asyncio.create_task(self._feed(socket, stdin)))
         if sizes is not None:
             feeders.append(asyncio.create_task(self._resize(socket, sizes)))
+        receiver = asyncio.create_task(self._receive(socket))
         try:
-            await self._receive(socket)
+            # A command whose input cannot be read any further would wait for it for ever.
+            waiting = {receiver, *feeders}
+            while receiver in waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
         finally:
-            for task in feeders:
+            for task in (receiver, *feeders):
                 task.cancel()
-            await asyncio.gather(*feeders, return_exceptions=True)
+            await asyncio.gather(receiver, *feeders, return_exceptions=True)
         return self._exit_code(socket)
 
     async def _receive(self, socket: aiohttp.ClientWebSocketResponse[Any]) -> None:

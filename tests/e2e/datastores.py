@@ -25,7 +25,15 @@ printf '%s' "$POSTGRES_PASSWORD" > /tmp/password; chown postgres /tmp/password
 exec setpriv --reuid=postgres --regid=postgres --init-groups "$b/postgres" -D "$d" -c listen_addresses='*' -c jit=off \\
   -c fsync=off -c shared_buffers=64MB -c max_wal_size=4GB "$@"
 """
-_REDIS = 'printf "requirepass %s\\nsave \\"\\"\\ndir /tmp\\n" "$REDIS_PASSWORD" | exec redis-server - "$@"'
+# Replicas, which snapshots are sent to as well, are waited for no five seconds.
+_REDIS = """
+exec redis-server - "$@" <<CONFIG
+requirepass $REDIS_PASSWORD
+save ""
+dir /tmp
+repl-diskless-sync-delay 0
+CONFIG
+"""
 
 
 def base_image(cluster: ClusterInfo) -> str:

@@ -118,6 +118,15 @@ async def test_a_hundred_mebibytes_come_complete(api: Cluster, namespace: str, s
     assert received.sha.digest() == expected.digest()
 
 
+async def test_input_that_cannot_be_read_ends_it(run: Run) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await run("cat", stdin=broken())
+
+
 async def test_a_terminal_merges_output_and_takes_sizes(api: Cluster, namespace: str, sleeper: str) -> None:
     async def sizes() -> AsyncIterator[tuple[int, int]]:
         yield 80, 24
