@@ -330,6 +330,17 @@ async def test_output_that_is_lost_after_the_command_ended_well_is_noticed(tried
     assert len(received.getvalue()) == 588895
 
 
+async def test_a_command_that_does_not_read_its_input_ends(tried: Run) -> None:
+    async def much() -> AsyncIterator[bytes]:
+        for _ in range(320):
+            yield bytes(64 * 1024)
+
+    place = tried.place("ledger")
+    assert await run(place, "", ["echo", "done"], stdin=much(), tool="echo", timeout=20) == "done\n"
+    with pytest.raises(ToolFailed):
+        await run(place, "", ["false"], stdin=much(), tool="false", timeout=20)
+
+
 async def test_a_table_that_is_locked_is_not_waited_for(tried: Run) -> None:
     server = await connect(tried.place("ledger"), Access())
     only_shop = {"stores": {"ledger": {"databases": ["shop"]}}}
