@@ -515,6 +515,10 @@ class Project(ConfigModel):
         """All environments that the file names anywhere."""
         return set(self.environments).union(*(service.environments for service in self.services.values()))
 
+    def takes_any_environment(self) -> bool:
+        """Whether names of environments are parts of paths or values, so that nobody can say which there are."""
+        return "${SANDBOX_ENV}" in self.model_dump_json()
+
     def service_in(self, name: str, env: str) -> Service:
         """A service as one environment has it.
 

@@ -28,6 +28,7 @@ from sandbox.project.config import Project, Service
 from sandbox.project.platform import Platform, parse_platform
 from sandbox.project.quotas import QuotaProfile, choose_profile
 from sandbox.project.settings import Settings, load_settings
+from sandbox.project.yamlfile import near
 from sandbox.provision import mocks, preflight, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.base import Base, base_services, shared_services
@@ -130,6 +131,8 @@ class Planner:
         project, defaults = sources.project, sources.project.defaults
         lock = self.lock
         env = request.env or (lock.env if lock else defaults.env)
+        if request.env:
+            _check_environment(project, request.env)
         profile = choose_profile(request.quota or defaults.quota, self._profiles(sources))
         ttl = parse_duration(request.ttl or defaults.ttl)
         if profile.max_ttl and ttl > parse_duration(profile.max_ttl):
@@ -521,6 +524,21 @@ async def _present(
     """Those of some locked images that their registries still have; the others are built again."""
     digests = await asyncio.gather(*(digest_of(f"{i.repository}@{i.digest}") for i in images.values()))
     return {key: image for (key, image), found in zip(images.items(), digests, strict=True) if found}
+
+
+def _check_environment(project: Project, env: str) -> None:
+    """Refuse an environment that was asked for and that nothing in the project can mean.
+
+    Raises:
+        InvalidInput: naming those that there are.
+    """
+    known = project.environment_names() | {project.defaults.env}
+    if env in known or project.takes_any_environment():
+        return
+    raise InvalidInput(
+        f"the project {project.project} has no environment {env!r}{near(env, known)}",
+        hint=f"sandbox.yaml names {', '.join(sorted(known))}",
+    )
 
 
 def _said(builder: str | None) -> str | None:

@@ -41,13 +41,32 @@ async def load_records(cluster: Cluster, namespace: str) -> list[Record]:
     Raises:
         Refused: a record is there that cannot be read: it was changed by hand, or is from a newer version.
     """
+    parts = await _parts(cluster, namespace)
+    # Unpacking megabytes of JSON would hold up everything else that runs.
+    return await asyncio.to_thread(lambda: [_decode(parts[n]) for n in sorted(parts) if _complete(parts[n])])
+
+
+async def readable_records(cluster: Cluster, namespace: str) -> tuple[list[Record], list[Refused]]:
+    """All complete records that can be read, oldest first, and why the others cannot."""
+    parts = await _parts(cluster, namespace)
+    found: list[Record] = []
+    errors: list[Refused] = []
+    for number in sorted(number for number in parts if _complete(parts[number])):
+        try:
+            found.append(await asyncio.to_thread(_decode, parts[number]))
+        except Refused as error:
+            errors.append(error)
+    return found, errors
+
+
+async def _parts(cluster: Cluster, namespace: str) -> dict[int, dict[int, Manifest]]:
+    """The Secrets of each record, by number and part."""
     parts: dict[int, dict[int, Manifest]] = defaultdict(dict)
     async for secret in objects.list_(cluster, "v1", "Secret", namespace, label_selector=_NUMBER):
         number, part = _address(secret)
         if number is not None:
             parts[number][part] = secret
-    # Unpacking megabytes of JSON would hold up everything else that runs.
-    return await asyncio.to_thread(lambda: [_decode(parts[n]) for n in sorted(parts) if _complete(parts[n])])
+    return parts
 
 
 async def latest(cluster: Cluster, namespace: str) -> Record | None:

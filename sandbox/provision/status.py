@@ -18,7 +18,7 @@ from sandbox.model.errors import InvalidInput, OperationFailed, Refused
 from sandbox.model.failure import Finding
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.quantities import parse_quantity
-from sandbox.model.sandbox import Sandbox
+from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision.attribution import attribute
 from sandbox.provision.contents import (
     KINDS,
@@ -137,9 +137,12 @@ async def status(cluster: Cluster, sandbox: Sandbox) -> SandboxStatus:
     if found is None:
         raise OperationFailed(f"the sandbox {sandbox.name} is gone")
     latest, note = record.result()
+    shown = Sandbox.of(found, cluster.context)
+    if latest is None and not note and shown.phase in (Phase.READY, Phase.FAILED):
+        note = "its record is gone: somebody deleted it; the next `sandbox up` writes a new one"
     everything = [*contents.result(), *await _custom_resources(cluster, sandbox.namespace, latest)]
     return SandboxStatus(
-        sandbox=Sandbox.of(found, cluster.context),
+        sandbox=shown,
         services=await _with_logs(
             cluster, sandbox.namespace, service_statuses(everything, events.result(), latest, now.result())
         ),

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import yaml
 
 from tests.e2e.projects import (
     GitProject,
@@ -92,6 +93,50 @@ def test_interrupted_at_a_step_it_ends_at_once_and_a_second_run_converges(
     assert time.monotonic() - started < 10
     wait_ended(children, 2)
     check_expiry(space)
+    check_converges(tool, slow, space)
+
+
+@pytest.mark.parametrize(
+    ("step", "sign"),
+    [("• Remove extra", signal.SIGKILL), ("✓ Remove extra", signal.SIGKILL), ("• Remove extra", signal.SIGINT)],
+)
+def test_ended_while_it_removes_a_service_or_after_it_a_second_run_converges(
+    tool: Tool, slow: GitProject, space: Namespace, step: str, sign: signal.Signals
+) -> None:
+    declared = yaml.safe_load((slow.folder / "sandbox.yaml").read_text())
+    extra = slow.manifests("extra", *(config_map(f"extra-{number}", text="x") for number in range(20)))
+    slow.declare({**declared["services"], "extra": extra})
+    slow.commit("Bring a service that the next commit does not have")
+    tool.up(slow).ok()
+    slow.git("revert", "--no-edit", "HEAD")
+    running = tool.start_up(slow)
+    running.read_until(step)
+
+    os.kill(running.process.pid, sign)
+    running.wait(30)
+
+    check_converges(tool, slow, space)
+    assert not {name for name in space.names("configmaps") if name.startswith("extra")}
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_ended_while_it_rolls_back_a_second_rollback_converges(
+    tool: Tool, slow: GitProject, space: Namespace, probe_image: str, sign: signal.Signals
+) -> None:
+    tool.up(slow).ok()
+    slow.chart("chart", documents(config_map("chart", text="y")))
+    slow.commit("Change the chart")
+    tool.up(slow).ok()
+    assert space.get("configmap", "chart")["data"] == {"text": "y"}
+    running = tool.start("rollback", slow.name, "--yes")
+    running.read_until("• Roll back")
+
+    os.kill(running.process.pid, sign)
+    running.wait(30)
+
+    tool.run("rollback", slow.name, "--to", "1", "--yes").ok()
+    assert space.get("configmap", "chart")["data"] == {"text": "x"}
+    slow.git("revert", "--no-edit", "HEAD")
     check_converges(tool, slow, space)
 
 

@@ -38,11 +38,12 @@ def get_manifest(
     hooks: Annotated[bool, typer.Option("--hooks/--no-hooks", help="Helm hooks too.")] = True,
     show_secrets: ShowSecrets = False,
 ) -> None:
-    """Print the manifests that were deployed, as `kubectl apply -f -` reads them.
+    """Print the manifests that were deployed.
 
-    The contents of Secrets are hidden unless --show-secrets is given.
+    The contents of Secrets are hidden: only with --show-secrets it is what `kubectl apply -f -` may be given.
     """
     from sandbox.cli.output import plain, show_data, to_yaml_documents, write
+    from sandbox.cli.reporter import say
     from sandbox.model.objects import ObjectRef
     from sandbox.provision.masking import masked_manifest, secrets_of
 
@@ -54,7 +55,11 @@ def get_manifest(
     ]
     if not show_secrets:
         known = secrets_of(record)
-        found = [masked_manifest(manifest, known) for manifest in found]
+        masked = [masked_manifest(manifest, known) for manifest in found]
+        hidden = [str(ObjectRef.of(m)) for m, before in zip(masked, found, strict=True) if m != before]
+        found = masked
+        if hidden and output is not Format.NAME:
+            say(f"values are hidden in {', '.join(hidden)}: do not apply this; --show-secrets shows them")
     if output is Format.NAME:
         for manifest in found:
             write(str(ObjectRef.of(manifest)))

@@ -41,14 +41,16 @@ async def _history(common: Common, selection: Selection, name: str | None, outpu
     from sandbox.cli.reporter import say
     from sandbox.cluster.client import Cluster
     from sandbox.model.labels import RECORD_TYPE
-    from sandbox.provision.records import load_records
+    from sandbox.provision.records import readable_records
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         sandbox = await chosen(cluster, common, selection, name)
         same_as(common, cluster, "get", "secrets", f"--field-selector=type={RECORD_TYPE}", namespace=sandbox.namespace)
-        found = await load_records(cluster, sandbox.namespace)
+        found, unreadable = await readable_records(cluster, sandbox.namespace)
         now = await cluster.server_time()
-    if not found and output in (Format.TABLE, Format.WIDE):
+    for error in unreadable:
+        say(f"warning: {error}", colour="yellow")
+    if not found and not unreadable and output in (Format.TABLE, Format.WIDE):
         say("no deployments yet")
         return
     show_list(found, _columns(found, now), output, name=lambda r: str(r.number), data=summary)
