@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
+from sandbox.cluster.providers.places import cache_dir
 
 _VERSION_ARGUMENTS = {
     "git": ("--version",),
@@ -94,7 +94,7 @@ def _identity(name: str, path: Path) -> str:
 
 
 def _memory() -> Path:
-    return platformdirs.user_cache_path("sandbox") / "tool-versions.json"
+    return cache_dir() / "tool-versions.json"
 
 
 def _remembered() -> dict[str, str]:

@@ -200,7 +200,11 @@ async def prolong(cluster: Cluster, namespace: Manifest, lifetime: Lifetime) -> 
     Raises:
         Refused: its longest life is over.
     """
-    patch = {"metadata": {"annotations": expiry_annotations(lifetime, namespace)}}
+    annotations = expiry_annotations(lifetime, namespace)
+    # An `up` that was killed between its record and its last words left it like this.
+    if (namespace["metadata"].get("annotations") or {}).get(labels.PHASE) == Phase.PROVISIONING:
+        annotations[labels.PHASE] = Phase.READY
+    patch = {"metadata": {"annotations": annotations}}
     return await _patch(cluster, namespace["metadata"]["name"], patch)
 
 

@@ -124,10 +124,10 @@ def test_ended_while_it_rolls_back_a_second_rollback_converges(
     tool: Tool, slow: GitProject, space: Namespace, probe_image: str, sign: signal.Signals
 ) -> None:
     tool.up(slow).ok()
-    slow.chart("chart", documents(config_map("chart", text="y")))
+    slow.chart("chart", documents(config_map("chart", text="other")))
     slow.commit("Change the chart")
     tool.up(slow).ok()
-    assert space.get("configmap", "chart")["data"] == {"text": "y"}
+    assert space.get("configmap", "chart")["data"] == {"text": "other"}
     running = tool.start("rollback", slow.name, "--yes")
     running.read_until("• Roll back")
 
