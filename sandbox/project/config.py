@@ -40,7 +40,6 @@ class ConfigModel(BaseModel):
         strict=True,
         alias_generator=to_camel,
         populate_by_name=True,
-        use_attribute_docstrings=True,
     )
 
 
@@ -224,6 +223,9 @@ class Image(ConfigModel):
 
 class Need(ConfigModel):
     """Another service that must be ready first. A plain name means `{service: name}`."""
+
+    # Its schema is written below, with these texts.
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     service: ServiceName
     """The service that is needed."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
+import itertools
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
 
-from sandbox.project.config import Project
+from sandbox.project.config import ConfigModel, Project
 from sandbox.project.platform import Platform
 from sandbox.project.quotas import QuotaProfile
 from sandbox.project.settings import Settings
@@ -48,7 +53,50 @@ def platform_schema() -> dict[str, Any]:
 
 def _schema(model: type[BaseModel], identifier: str, title: str) -> dict[str, Any]:
     schema = model.model_json_schema(by_alias=True)
+    _describe(schema, model)
+    for name, definition in schema.get("$defs", {}).items():
+        _describe(definition, _models()[name])
     return {"$schema": DIALECT, "$id": identifier, **_tidied(schema), "title": title}
+
+
+@functools.cache
+def _models() -> dict[str, type[BaseModel]]:
+    """All models of files, by the name that they have in a schema."""
+    found: dict[str, type[BaseModel]] = {}
+    todo: list[type[BaseModel]] = [ConfigModel]
+    while todo:
+        model = todo.pop()
+        found[model.__name__] = model
+        todo += model.__subclasses__()
+    return found
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Put the text below each field of a model into its schema.
+
+    pydantic can do this while it makes the models; then each start of the command would read all sources.
+    """
+    texts: dict[str, str] = {}
+    for ancestor in reversed(model.__mro__):
+        if ConfigModel in ancestor.__mro__:
+            texts |= _field_texts(ancestor)
+    for name, field in model.model_fields.items():
+        schema.get("properties", {}).get(field.alias or name, {}).setdefault("description", texts.get(name, ""))
+
+
+@functools.cache
+def _field_texts(model: type) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in itertools.pairwise(body.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def _tidied(node: Any) -> Any:
