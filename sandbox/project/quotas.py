@@ -75,6 +75,13 @@ def _check_quantity(text: str) -> str:
     return text
 
 
+def _is_whole(resource: str) -> bool:
+    """Whether the API server takes whole numbers only for it."""
+    if resource in _STANDARD_RESOURCES:
+        return not resource.endswith(("cpu", "memory", "storage"))
+    return "/" in resource and not resource.startswith("requests.") and "kubernetes.io/" not in resource
+
+
 def _check_resource(name: str) -> str:
     if name not in _STANDARD_RESOURCES and not _OTHER_RESOURCE.fullmatch(name):
         raise ValueError(f"is not a resource that a ResourceQuota counts{near(name, _STANDARD_RESOURCES)}")
@@ -148,6 +155,11 @@ class LimitRangeItem(ConfigModel):
     def _in_order(self) -> Self:
         if self.type != "Container" and (self.default or self.default_request):
             raise ValueError(f"default and defaultRequest are for containers, not for {self.type}")
+        if self.type == "PersistentVolumeClaim" and not {"storage"} & (self.min.keys() | self.max.keys()):
+            raise ValueError("an item for PersistentVolumeClaim needs min.storage or max.storage")
+        for resource, ratio in self.max_limit_request_ratio.items():
+            if parse_quantity(ratio) < 1:
+                raise ValueError(f"maxLimitRequestRatio.{resource} ({ratio}) is less than 1")
         bounds = [
             ("min", self.min),
             ("defaultRequest", self.default_request),
@@ -259,6 +271,12 @@ class QuotaProfile(ConfigModel):
     def _makes_sense(self) -> Self:
         if self.max_ttl and self.max_lifetime and parse_duration(self.max_lifetime) < parse_duration(self.max_ttl):
             raise ValueError(f"maxLifetime ({self.max_lifetime}) is less than maxTTL ({self.max_ttl})")
+        for resource, hard in self.resource_quota.items():
+            if _is_whole(resource) and parse_quantity(hard) % 1:
+                raise ValueError(f"resourceQuota.{resource} ({hard}) must be a whole number")
+        types = [item.type for item in self.limit_range]
+        if len(set(types)) < len(types):
+            raise ValueError("limitRange has two items of one type: Kubernetes takes one of each")
         if self.egress and self.network != "restricted":
             raise ValueError("egress is for `network: restricted`")
         if both := sorted(set(self.allowed_kinds) & set(self.forbidden_kinds)):

@@ -73,6 +73,7 @@ class Plan:
         kept: services of the sandbox that this deployment does not touch (``--only``).
         before: the sandbox's records, oldest first; empty for a new one.
         cluster_scoped: kinds of cluster-scoped objects that user and project let in, if the profile does.
+        pull_secrets: names of the Secrets that are copied into the sandbox.
     """
 
     identity: Identity
@@ -85,6 +86,7 @@ class Plan:
     kept: Mapping[str, ServiceRecord]
     before: Sequence[Record]
     cluster_scoped: tuple[str, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

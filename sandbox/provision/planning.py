@@ -436,6 +436,7 @@ class Planner:
             kept=kept,
             before=before,
             cluster_scoped=sources.project.allow_cluster_scoped if request.allow_cluster_scoped else (),
+            pull_secrets=(self.pull_secret["metadata"]["name"],) if self.pull_secret else (),
             notes=tuple(self._notes),
         )
 

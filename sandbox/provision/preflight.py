@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from dataclasses import dataclass
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -13,12 +13,11 @@ from sandbox.cluster.client import Cluster
 from sandbox.model import labels
 from sandbox.model.errors import Refused
 from sandbox.model.objects import Manifest, ObjectRef, containers, pod_spec, split_api_version
-from sandbox.model.quota import Asked, Excess, asked_by, excesses
-from sandbox.model.record import ServiceRecord
+from sandbox.model.quota import Asked
 from sandbox.project.config import Requires
 from sandbox.project.quotas import QuotaProfile
-from sandbox.provision.guardrails import guardrails, limits
-from sandbox.provision.plan import Plan, ServicePlan
+from sandbox.provision import quota
+from sandbox.provision.plan import Plan
 from sandbox.render.references import missing_references
 from sandbox.render.transform import belongs_to
 
@@ -26,11 +25,21 @@ from sandbox.render.transform import belongs_to
 _GUARDRAILS = ("ResourceQuota", "LimitRange", "Namespace")
 
 
-async def check(cluster: Cluster, plan: Plan) -> list[str]:
-    """Hold a plan against the guardrails.
+@dataclass(frozen=True)
+class Checked:
+    """A plan that keeps to the guardrails.
 
-    Returns:
-        Warnings: what may fail, for all that can be known.
+    Attributes:
+        asked: what it asks of the quota.
+        warnings: what may fail, for all that can be known.
+    """
+
+    asked: tuple[Asked, ...]
+    warnings: tuple[str, ...]
+
+
+async def check(cluster: Cluster, plan: Plan) -> Checked:
+    """Hold a plan against the guardrails.
 
     Raises:
         Refused: with every reason of the first kind that is found.
@@ -41,8 +50,8 @@ async def check(cluster: Cluster, plan: Plan) -> list[str]:
     _check_priority(manifests, plan.profile)
     check_pod_security(manifests, plan.profile.pod_security)
     warnings = await _check_references(cluster, plan)
-    _check_quota(plan)
-    return warnings
+    asked, later = await quota.check(cluster, plan)
+    return Checked(tuple(asked), (*warnings, *later))
 
 
 def check_requirements(requires: Requires, found: Mapping[str, str]) -> None:
@@ -253,65 +262,6 @@ async def _existing_objects(cluster: Cluster, plan: Plan) -> set[tuple[str, str,
             found.add((kind, name, ""))
             found |= {(kind, name, key) for key in {**(item.get("data") or {}), **(item.get("binaryData") or {})}}
     return found
-
-
-def _check_quota(plan: Plan) -> None:
-    found = quota_excesses(plan.profile, plan.services.values(), plan.kept, namespace=plan.identity.namespace)
-    if found:
-        raise Refused(
-            f"the services ask for more than the quota profile {plan.profile.name} has",
-            why="\n".join(excess.line() for excess in found),
-            hint="lower the requests or replicas, take a larger profile with --quota, or fewer services with --only",
-        )
-
-
-def quota_excesses(
-    profile: QuotaProfile,
-    services: Iterable[ServicePlan],
-    kept: Mapping[str, ServiceRecord] | None = None,
-    *,
-    namespace: str = "",
-) -> list[Excess]:
-    """Where the services, those that stay and what we add ourselves, together ask for more than the profile has."""
-    return excesses(asked_of_quota(profile, services, kept, namespace=namespace), profile.resource_quota)
-
-
-def asked_of_quota(
-    profile: QuotaProfile,
-    services: Iterable[ServicePlan],
-    kept: Mapping[str, ServiceRecord] | None = None,
-    *,
-    namespace: str = "",
-) -> list[Asked]:
-    """What the services, those that stay and what we add ourselves ask of the quota."""
-    asked = _own_objects(profile, namespace)
-    for service in services:
-        asked += _asked_by_service(service.name, service.manifests, service.release, profile)
-    for name, record in (kept or {}).items():
-        release = record.lock.chart.release if record.lock.chart else None
-        asked += _asked_by_service(name, record.manifests, release, profile)
-    return asked
-
-
-def _asked_by_service(
-    service: str, manifests: Iterable[Manifest], release: str | None, profile: QuotaProfile
-) -> list[Asked]:
-    asked = [item for manifest in manifests for item in asked_by(service, manifest, limits(profile))]
-    if release:
-        # Helm keeps each revision in a Secret.
-        asked += [Asked(service, f"release/{release}", kind, Decimal(1)) for kind in ("secrets", "count/secrets")]
-    return asked
-
-
-def _own_objects(profile: QuotaProfile, namespace: str) -> list[Asked]:
-    """What is in every sandbox: our record and guardrails, and the control plane's ConfigMap."""
-    given: list[Manifest] = [
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": labels.RECORD_NAME}},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": labels.RECORD_NAME}},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"}},
-        *guardrails(profile, namespace),
-    ]
-    return [asked for manifest in given for asked in asked_by("(sandbox)", manifest)]
 
 
 def _each(manifests: Mapping[str, Sequence[Manifest]]) -> Iterable[tuple[str, Manifest]]:

@@ -30,7 +30,7 @@ KEPT = 10
 _NUMBER = f"{labels.DOMAIN}/record"
 _PARTS = f"{labels.DOMAIN}/record-parts"
 # Below the 1 MiB that etcd and the API server allow, with room for metadata and base64 (4/3).
-_PART_BYTES = 700_000
+PART_BYTES = 700_000
 # A record is some hundred KB of YAML; more than this unpacked is a bomb.
 _MOST_BYTES = 64 * 1024 * 1024
 
@@ -132,7 +132,7 @@ async def _forget(cluster: Cluster, namespace: str, newest: int, *, surplus: tup
 
 def _encode(record: Record, namespace: str) -> list[Manifest]:
     data = gzip.compress(record.model_dump_json().encode(), mtime=0)
-    chunks = [data[i : i + _PART_BYTES] for i in range(0, len(data), _PART_BYTES)]
+    chunks = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
     return [
         {
             "apiVersion": "v1",
@@ -148,6 +148,11 @@ def _encode(record: Record, namespace: str) -> list[Manifest]:
         }
         for part, chunk in enumerate(chunks)
     ]
+
+
+def parts(packed: int) -> int:
+    """How many Secrets a record of so many bytes, packed, takes."""
+    return max(1, -(-packed // PART_BYTES))
 
 
 def _address(secret: Manifest) -> tuple[int | None, int]:

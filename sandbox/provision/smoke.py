@@ -47,10 +47,17 @@ async def run_smoke(
     assert smoke is not None
     if smoke.http is not None:
         await _http(cluster, namespace, name, service, smoke.http, manifests, _seconds(smoke.timeout))
-    if smoke.command:
-        image = smoke.image or (images[0].name if images else "")
-        hook = Hook(name="smoke", command=smoke.command, image=image, timeout=smoke.timeout)
+    if hook := smoke_hook(service, images):
         await run_command(cluster, namespace, name, "smoke", hook, images)
+
+
+def smoke_hook(service: Service, images: Sequence[ResolvedImage]) -> Hook | None:
+    """The command of a service's smoke test, as a hook; None where it has none."""
+    smoke = service.smoke
+    if smoke is None or not smoke.command:
+        return None
+    image = smoke.image or (images[0].name if images else "")
+    return Hook(name="smoke", command=smoke.command, image=image, timeout=smoke.timeout)
 
 
 async def run_command(

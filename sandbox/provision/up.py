@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from sandbox.cluster import sleeping
@@ -14,6 +14,7 @@ from sandbox.model.durations import format_duration, parse_duration, relative, t
 from sandbox.model.errors import InvalidInput, SandboxError, Unreachable
 from sandbox.model.failure import NotReady
 from sandbox.model.objects import Manifest
+from sandbox.model.quota import Asked
 from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.source import Commit
@@ -52,6 +53,7 @@ class UpResult:
         sandbox: as its namespace tells it; None in a dry run of a new one.
         record_number: of the deployment that is in the namespace now.
         plan: what would be done; in a dry run only.
+        asked: what that asks of the quota; in a dry run only.
     """
 
     sandbox: Sandbox | None
@@ -62,6 +64,7 @@ class UpResult:
     endpoints: tuple[Endpoint, ...] = ()
     notes: tuple[str, ...] = ()
     plan: Plan | None = None
+    asked: tuple[Asked, ...] = ()
 
     @property
     def manifests(self) -> list[Manifest]:
@@ -88,11 +91,11 @@ async def up(target: Target, request: UpRequest, reporter: Reporter) -> UpResult
             planner = Planner(cluster, target, folder, reporter)
             plan = await make_plan(planner, request)
             with reporter.step("Preflight"):
-                warnings = await preflight.check(cluster, plan)
-            for warning in warnings:
+                checked = await preflight.check(cluster, plan)
+            for warning in checked.warnings:
                 reporter.warn(warning)
             if request.dry_run:
-                return _planned(plan)
+                return replace(_planned(plan), asked=checked.asked)
             broken = await not_running(cluster, plan)
             if not broken and (namespace := await _nothing_to_do(cluster, plan)):
                 return await _prolong(cluster, plan, namespace, reporter)

@@ -292,7 +292,7 @@ def _plan_lines(result: UpResult, plan: Plan) -> list[str]:
         Column("IMAGES", lambda row: ", ".join(map(_image, row[2].images)) if row[2] else ""),
     ]
     lines += output.table_lines(services, columns)
-    lines += ["", *output.table_lines(_quota_rows(plan), _QUOTA_COLUMNS)]
+    lines += ["", *output.table_lines(_quota_rows(result, plan), _QUOTA_COLUMNS)]
     return [output.printable(line) for line in [*lines, "", "Nothing was changed."]]
 
 
@@ -308,22 +308,17 @@ _QUOTA_COLUMNS: list[Column[tuple[str, str, str]]] = [
 ]
 
 
-def _quota_rows(plan: Plan) -> Sequence[tuple[str, str, str]]:
+def _quota_rows(result: UpResult, plan: Plan) -> Sequence[tuple[str, str, str]]:
     """What all services ask of each resource that the profile bounds, as the preflight counts it."""
-    from sandbox.model.quantities import format_quantity
-    from sandbox.provision.preflight import asked_of_quota
+    from sandbox.model.quota import shown
 
     total: dict[str, Decimal] = {}
-    for asked in asked_of_quota(plan.profile, plan.services.values(), plan.kept, namespace=plan.identity.namespace):
+    for asked in result.asked:
         total[asked.resource] = total.get(asked.resource, Decimal(0)) + asked.amount
     return [
-        (resource, format_quantity(total.get(resource, Decimal(0)), memory=_is_bytes(resource)), limit)
+        (resource, shown(resource, total.get(resource, Decimal(0))), limit)
         for resource, limit in plan.profile.resource_quota.items()
     ]
-
-
-def _is_bytes(resource: str) -> bool:
-    return resource.endswith(("memory", "storage"))
 
 
 def _duration(plan: Plan) -> str:
@@ -349,7 +344,8 @@ def _plan_data(result: UpResult, plan: Plan) -> dict[str, Any]:
             for outcome in result.services
         ],
         "quota": [
-            {"resource": name, "requested": requested, "hard": hard} for name, requested, hard in _quota_rows(plan)
+            {"resource": name, "requested": requested, "hard": hard}
+            for name, requested, hard in _quota_rows(result, plan)
         ],
         "notes": plan.notes,
     }
