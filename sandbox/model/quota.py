@@ -151,6 +151,8 @@ def asked_by(
     ref = ObjectRef.of(manifest)
     found = Amounts()
     _add(found, _object(ref, given))
+    if (made := _MADE.get((ref.group, ref.kind))) and (manifest.get("spec") or {}).get("paused") is not True:
+        found[made] = Decimal(1)
     if (ref.group, ref.kind) == ("", "Service"):
         _add(found, _service(manifest))
     if (ref.group, ref.kind) == ("", "PersistentVolumeClaim"):
@@ -250,15 +252,13 @@ def excesses(
 
 
 def _object(ref: ObjectRef, given: Circumstances) -> Amounts:
-    """The object itself, and those of which its controller makes one."""
+    """The object itself."""
     if (ref.group, ref.kind) in _NEVER or (ref.group, ref.kind) == ("", "Pod"):
         return {}
     plural = given.plurals.get((ref.group, ref.kind)) or _PLURALS.get((ref.group, ref.kind)) or f"{ref.kind.lower()}s"
     found = {f"count/{plural}" + (f".{ref.group}" if ref.group else ""): Decimal(1)}
     if not ref.group and plural in _ALIASES:
         found[plural] = Decimal(1)
-    if made := _MADE.get((ref.group, ref.kind)):
-        found[made] = Decimal(1)
     return found
 
 

@@ -25,5 +25,5 @@ async def make_lock(target: Target, request: UpRequest, reporter: Reporter) -> L
     validate(request)
     with workspace() as folder:
         async with Cluster.connect(target.context, target.kubeconfig) as cluster:
-            plan = await make_plan(Planner(cluster, target, folder, reporter), request)
+            plan = await make_plan(Planner(cluster, target, folder, reporter), request, deploys=False)
     return plan.lock

@@ -19,7 +19,7 @@ from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.source import Commit
 from sandbox.project.config import BuilderName
-from sandbox.provision import equivalents, preflight, records
+from sandbox.provision import allowance, equivalents, preflight, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.endpoints import Endpoint, endpoints_of
 from sandbox.provision.guardrails import apply_guardrails, guardrails
@@ -122,8 +122,12 @@ def validate(request: UpRequest) -> None:
         raise InvalidInput(f"{request.builder!r} is no builder", hint=f"there are {', '.join(builders)}")
 
 
-async def make_plan(planner: Planner, request: UpRequest) -> Plan:
-    """Resolve and render everything; writes nothing but images that do not exist yet."""
+async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = True) -> Plan:
+    """Resolve and render everything; writes nothing but images that do not exist yet.
+
+    Args:
+        deploys: whether a sandbox is going to be made of it, which counts.
+    """
     await planner.read_platform()
     with planner.reporter.step("Resolve source") as step:
         sources = await planner.sources(request)
@@ -141,6 +145,8 @@ async def make_plan(planner: Planner, request: UpRequest) -> Plan:
     if request.name and identity.name != request.name:
         planner.reporter.info(f"the sandbox is called {identity.name}: {request.name!r} is no name for a namespace")
     before = await planner.records_of(identity)
+    if deploys:
+        await allowance.check(planner.cluster, settled.profile, identity, planner.reporter)
     with planner.reporter.step("Resolve images") as step:
         images = await planner.images(request, settled, sources, step.detail)
     with planner.reporter.step("Render"):
