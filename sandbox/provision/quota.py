@@ -238,6 +238,7 @@ def _own_objects(plan: Plan) -> list[Manifest]:
 
     return [
         item("v1", "ConfigMap", "kube-root-ca.crt"),
+        item("v1", "ConfigMap", labels.RECORD_NAME),
         item("v1", "ServiceAccount", "default"),
         item("coordination.k8s.io/v1", "Lease", labels.LEASE_NAME),
         *(item("v1", "Secret", name) for name in plan.pull_secrets),

@@ -97,7 +97,7 @@ def test_a_sandbox_that_takes_all_of_its_quota_is_deployed_and_one_less_is_refus
         "pods": "2",
         "count/pods": "3",
         "secrets": "3",
-        "configmaps": "2",
+        "configmaps": "3",
         "services": "0",
         "count/jobs.batch": "1",
         "count/deployments.apps": "1",
