@@ -262,6 +262,15 @@ def clear_screen() -> None:
     write("\x1b[H\x1b[2J", newline=False)
 
 
+def can_show(text: str) -> bool:
+    """Whether standard output's encoding has these characters."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def stdout_colours() -> bool:
     """Whether what is written here may be coloured."""
     return colours(sys.stdout)

@@ -57,3 +57,9 @@ def format_quantity(value: Decimal, *, memory: bool = False) -> str:
     if value == value.to_integral_value():
         return f"{value.to_integral_value():f}"
     return f"{(value * 1000).to_integral_value(rounding='ROUND_CEILING'):f}m"
+
+
+def plain_quantity(value: Decimal) -> str:
+    """Write a number as an exact quantity without a suffix, but for thousandths: ``1073741824``, ``1500m``."""
+    thousandths = value * 1000
+    return f"{int(value)}" if value == value.to_integral_value() else f"{int(thousandths)}m"

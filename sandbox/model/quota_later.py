@@ -73,9 +73,11 @@ def _of_rolling(service: str, manifest: Manifest, free: Mapping[str, Decimal], g
     rolling = strategy.get("rollingUpdate") or {}
     unavailable = _share(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
     surge = _share(rolling.get("maxSurge", "25%"), replicas, math.ceil)
-    one = _one_pod(service, manifest, given)
     # Where some pods may go first, an update that does not fit is slower, but it ends.
-    if not unavailable and surge and _room(one, free) < 1:
+    if unavailable or not surge:
+        return
+    one = _one_pod(service, manifest, given)
+    if _room(one, free) < 1:
         tight = _tightest(one, free, 1)
         yield (
             f"{service}: {ObjectRef.of(manifest)} will not be updated by the next `up`: that makes a new pod before "

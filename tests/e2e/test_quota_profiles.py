@@ -124,3 +124,21 @@ def test_a_sandbox_that_takes_all_of_its_quota_is_deployed_and_one_less_is_refus
     quota = space.get("resourcequota", "sandbox")
     # The lease goes when all is deployed.
     assert quota["status"]["used"] == {**exact, "count/leases.coordination.k8s.io": "0"}
+
+    one = tool.run("quota", "usage", project.name, "-o", "json").ok().data
+    told = {use["resource"]: (use["requested"], use["used"], use["hard"]) for use in one["resources"]}
+    assert told["requests.cpu"] == ("20m", "20m", "20m")
+    assert told["limits.memory"] == (str(32 * 2**20),) * 3
+    assert (one["idle"], one["volumes"], one["quota_profile"]) == ("", [], "exact")
+    lines = tool.run("quota", "usage", project.name).ok().out
+    assert "100%" in lines
+    assert f"Sandbox {project.name} of " in lines
+    rows = tool.run("quota", "usage", "--idle", "1s", "-o", "json").ok().data
+    (row,) = (row for row in rows if row["name"] == project.name)
+    assert row["idle"].startswith("no deployment for ")
+    assert {use["resource"]: use["used"] for use in row["resources"]}["pods"] == "2"
+    groups = tool.run("quota", "usage", "--by", "project", "-o", "json").ok().data
+    (group,) = (group for group in groups if group["name"] == project.name)
+    assert (group["sandboxes"], group["idle"]) == (1, 0)
+    assert project.name in tool.run("quota", "usage", "--by", "project").ok().out
+    tool.run("quota", "usage", project.name, "--by", "owner").failed(2, "leave the name out")
