@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -53,12 +54,12 @@ def service(
     return ServicePlan(name=name, lock=lock, manifests=list(manifests), spec=declared, hooks=list(helm_hooks))
 
 
-def plan(*services: ServicePlan, pull_secrets: tuple[str, ...] = (), **hard: str) -> Plan:
+def plan(*services: ServicePlan, pull_secrets: tuple[str, ...] = (), hard: Mapping[str, str] | None = None) -> Plan:
     profile = {
         "apiVersion": "sandbox.dev/v1",
         "kind": "QuotaProfile",
         "name": "tiny",
-        "resourceQuota": hard or {"pods": "1"},
+        "resourceQuota": dict(hard or {"pods": "1"}),
     }
     lock = Lock(
         project="shop", env="dev", services={}, tools={}, created_at=datetime(2030, 1, 1, tzinfo=UTC), created_by="dana"
@@ -126,7 +127,7 @@ def test_hooks_that_end_count_at_the_services_peak(before: str, after: str, cpu:
 
 def test_commands_and_smoke_tests_of_the_project_are_jobs() -> None:
     hook = {"name": "migrate", "command": ["true"], "image": "busybox:1"}
-    spec = {"hooks": {"beforeDeploy": [hook]}, "smoke": {"command": ["true"], "image": "busybox:1"}}
+    spec: dict[str, Any] = {"hooks": {"beforeDeploy": [hook]}, "smoke": {"command": ["true"], "image": "busybox:1"}}
     web = service("web", workload("Deployment", "web", "1"), **spec)
     found = totals(plan(web))
     assert [found[name] for name in ("count/jobs.batch", "pods", "count/pods")] == [2, 2, 3]
@@ -142,7 +143,7 @@ def test_an_hpa_goes_up_to_its_least_at_once() -> None:
 
 
 def test_a_refusal_is_a_table() -> None:
-    made = plan(service("web", workload("Deployment", "web", "1", replicas=3)), **{"requests.cpu": "2", "pods": "3"})
+    made = plan(service("web", workload("Deployment", "web", "1", replicas=3)), hard={"requests.cpu": "2", "pods": "3"})
     with pytest.raises(Refused) as raised:
         refuse(made.profile, [], excesses(asked_of_quota(made, Circumstances()), made.profile.resource_quota))
     assert raised.value.what == "the services ask for more than the quota profile tiny has"
@@ -154,7 +155,7 @@ def test_a_refusal_is_a_table() -> None:
 
 def test_pods_that_no_quota_would_admit_are_refused_in_the_same_table() -> None:
     item = workload("Deployment", "web", "1")
-    made = plan(service("web", item), **{"limits.cpu": "2"})
+    made = plan(service("web", item), hard={"limits.cpu": "2"})
     with pytest.raises(Refused, match="do not keep to the limits") as raised:
         refuse(made.profile, broken_by("web", item, Circumstances.of(made.profile.resource_quota)), [])
     assert "container c   limits.cpu   nothing   must be given: the quota counts it" in raised.value.why

@@ -34,7 +34,10 @@ def test_usage_is_added_up_by_owner() -> None:
     uses += [use("dana", pods=(4, 20)), use("x")]
     dana, sam, nobody = grouped(uses, "owner")
     assert (dana.name, dana.sandboxes, dana.idle) == ("dana", 2, 1)
-    assert [(r.resource, r.used, r.hard) for r in dana.resources] == [("pods", 6, 25), ("secrets", 3, 9)]
+    assert [(r.resource, r.used, r.hard) for r in dana.resources] == [
+        ("pods", Decimal(6), Decimal(25)),
+        ("secrets", Decimal(3), Decimal(9)),
+    ]
     assert (sam.name, sam.resources[0].share) == ("sam", 0.2)
     assert nobody.resources == ()
     assert [group.name for group in grouped(uses, "project")] == ["shop"]
