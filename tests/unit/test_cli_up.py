@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from sandbox.cli.main import app
+from sandbox.model.quota import Asked
 from sandbox.model.record import ChartLock, Lock, ServiceLock
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.source import Commit
@@ -227,7 +229,9 @@ def _planned() -> UpResult:
         kept={},
         before=(),
     )
-    return UpResult(None, IDENTITY, COMMIT, None, (ServiceOutcome("web", "created"),), plan=plan)
+    amounts = {"requests.cpu": Decimal("0.5"), "requests.memory": Decimal(2 * 2**30)}
+    asked = tuple(Asked("web", "deployment.apps/web", name, amount, 1) for name, amount in amounts.items())
+    return UpResult(None, IDENTITY, COMMIT, None, (ServiceOutcome("web", "created"),), plan=plan, asked=asked)
 
 
 def test_a_dry_run_prints_the_plan_and_manifests_that_kubectl_reads(asked: Core) -> None:
