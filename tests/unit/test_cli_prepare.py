@@ -41,6 +41,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["git", "init", "--quiet", root], check=True, timeout=30)
     monkeypatch.setenv("SANDBOX_CONFIG", str(tmp_path / "settings.yaml"))
     (tmp_path / "settings.yaml").write_text("{}\n")
+    # No cluster has a say here.
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.chdir(root / "k8s")
     return root
 

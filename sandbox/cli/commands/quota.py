@@ -17,6 +17,7 @@ from sandbox.cli.options import Common, Output
 from sandbox.cli.output import Column
 
 if TYPE_CHECKING:
+    from sandbox.project.platform import Platform
     from sandbox.project.quotas import QuotaProfile
     from sandbox.provision.usage import GroupUse, ResourceUse, SandboxUse, Volume
 
@@ -28,10 +29,10 @@ app = typer.Typer(no_args_is_help=True, help="Quota profiles: how much a sandbox
 
 @app.command("list")
 def list_(common: Common, output_format: Output = Format.TABLE) -> None:
-    """List the quota profiles: shipped ones, yours and the project's."""
+    """List the quota profiles: shipped ones, yours and the project's; or the cluster's, where it has its own."""
     from sandbox.model.durations import format_duration
 
-    profiles = _profiles()
+    profiles = _profiles(common)
     columns: list[Column[QuotaProfile]] = [
         Column("NAME", lambda p: p.name),
         Column("CPU", lambda p: p.resource_quota.get("requests.cpu", "")),
@@ -58,7 +59,7 @@ def show(
     """Show one quota profile in full."""
     from sandbox.project.quotas import choose_profile
 
-    profile = choose_profile(name, _profiles())
+    profile = choose_profile(name, _profiles(common))
     if output_format is Format.NAME:
         output.write(profile.name)
     else:
@@ -253,7 +254,9 @@ def _as_written(profile: QuotaProfile) -> dict[str, Any]:
     return profile.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def _profiles() -> dict[str, QuotaProfile]:
+def _profiles(common: Common) -> dict[str, QuotaProfile]:
+    from sandbox.cli.reporter import say
+    from sandbox.cli.run import run
     from sandbox.model.errors import SandboxError
     from sandbox.project.settings import load_settings
     from sandbox.provision.profiles import known_profiles
@@ -264,4 +267,24 @@ def _profiles() -> dict[str, QuotaProfile]:
     except SandboxError:
         # In no repository: there is no project to have profiles of its own.
         tree = None
-    return known_profiles(load_settings(), tree)
+    return known_profiles(load_settings(), tree, run(_platform(common)), say=say)
+
+
+async def _platform(common: Common) -> Platform | None:
+    """What the cluster's platform team decided; None where no cluster answers."""
+    from sandbox.cli.reporter import say
+    from sandbox.cluster.client import Cluster
+    from sandbox.cluster.platform import read_platform
+    from sandbox.model.errors import InvalidInput, Unreachable
+    from sandbox.project.platform import parse_platform
+
+    try:
+        async with Cluster.connect(common.context, common.kubeconfig) as cluster:
+            text = await read_platform(cluster)
+    except (Unreachable, InvalidInput) as error:
+        # Who names a cluster means it.
+        if common.context or common.kubeconfig:
+            raise
+        say(f"the profiles that are known here, without a cluster: {error.what}")
+        return None
+    return parse_platform(text)

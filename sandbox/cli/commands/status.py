@@ -108,7 +108,7 @@ def status_lines(status: SandboxStatus, *, wide: bool = False) -> list[str]:
     from sandbox.cli.output import printable, stdout_colours, table_lines
 
     coloured = stdout_colours()
-    lines = [f"{title + ':':<11}{text}" for title, text in _facts(status, coloured=coloured)]
+    lines = [f"{title + ':' if title else '':<11}{text}" for title, text in _facts(status, coloured=coloured)]
     for note in status.notes:
         lines.append(f"{'Note:':<11}{printable(note)}")
     lines.append("")
@@ -143,23 +143,23 @@ def _facts(status: SandboxStatus, *, coloured: bool) -> list[tuple[str, str]]:
         facts.append(("Expires", printable(f"unknown: {sandbox.expiry_problem or 'it carries no expiry'}")))
     if sandbox.pinned_until:
         facts.append(("Pinned", printable(f"until {to_rfc3339(sandbox.pinned_until)}: {sandbox.pin_reason}")))
-    facts.append(("Quota", _quota(status, coloured=coloured)))
-    return facts
+    profile, *uses = _quota(status, coloured=coloured)
+    return [*facts, ("Quota", profile), *(("", use) for use in uses)]
 
 
-def _quota(status: SandboxStatus, *, coloured: bool) -> str:
+def _quota(status: SandboxStatus, *, coloured: bool) -> list[str]:
+    """The profile, then a line for each resource that may be used."""
     from sandbox.cli.output import paint, printable
     from sandbox.model.quantities import parse_quantity
 
-    shown = []
-    for use in status.quota:
-        # What may not be used at all, and is not, says nothing.
-        if not parse_quantity(use.hard) and not parse_quantity(use.used):
-            continue
-        text = printable(f"{use.resource} {use.used}/{use.hard}")
-        shown.append(paint(text, "yellow" if coloured and use.share >= 0.9 else ""))
-    profile = printable(status.sandbox.quota_profile) or "none"
-    return f"{profile}: {', '.join(shown)}" if shown else profile
+    # What may not be used at all, and is not, says nothing.
+    uses = [use for use in status.quota if parse_quantity(use.hard) or parse_quantity(use.used)]
+    width = max((len(use.resource) for use in uses), default=0)
+    lines = [printable(status.sandbox.quota_profile) or "none"]
+    for use in uses:
+        text = printable(f"  {use.resource:<{width}}   {use.used}/{use.hard}")
+        lines.append(paint(text, "yellow" if coloured and use.share >= 0.9 else ""))
+    return lines
 
 
 def _columns() -> list[Column[ServiceStatus]]:
