@@ -305,7 +305,7 @@ class TestStatus:
         assert re.search(r"^orders +failed +0/1", text, re.MULTILINE)
         assert re.search(r"^web +ready +1/1 .* web:80", text, re.MULTILINE)
         assert "service orders · pod/orders-" in text
-        assert "pods 2/10" in text
+        assert re.search(r"^ +pods +2/10$", text, re.MULTILINE)
         # A quota of nothing that is not used is no news.
         assert "nodeports" not in text
 
