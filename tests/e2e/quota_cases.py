@@ -102,7 +102,7 @@ def pod_spec(draw: st.DrawFn) -> Manifest:
     ]
     if inits:
         spec["initContainers"] = inits
-    if draw(st.integers(0, 5)) == 0:
+    if draw(st.integers(0, 3)) == 0:
         spec["resources"] = draw(resources(of_pod=True))
     return spec
 
@@ -187,7 +187,7 @@ def limit_range(draw: st.DrawFn) -> tuple[Manifest, ...]:
             values = sorted(draw(st.lists(st.sampled_from(_OF[name]), min_size=4, max_size=4)), key=parse_quantity)
             for key, value in zip(("min", "defaultRequest", "default", "max"), values, strict=True):
                 wanted = draw(st.integers(0, 9))
-                if wanted < (8 if key.startswith("default") else 1):
+                if wanted < {"min": 2, "max": 1}.get(key, 7):
                     item.setdefault(key, {})[name] = value
             if not {"min", "max"} & item.keys() and draw(st.integers(0, 9)) == 0:
                 item.setdefault("maxLimitRequestRatio", {})[name] = draw(st.sampled_from(("1", "1.5", "4", "20")))

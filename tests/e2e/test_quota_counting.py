@@ -44,7 +44,7 @@ def test_objects_are_counted_as_the_api_server_counts_them(control_plane: Cluste
     asyncio.run(_all(control_plane, found, _created))
 
 
-@settings(_SETTINGS, max_examples=16)
+@settings(_SETTINGS, max_examples=10)
 @given(st.lists(cases(workloads(), OF_WORKLOADS), min_size=_AT_ONCE, max_size=_AT_ONCE))
 def test_what_controllers_make_of_workloads_is_counted_as_they_make_it(
     control_plane: ClusterInfo, found: list[Case]
