@@ -85,6 +85,10 @@ format: $(READY) ## Mend style
 docs: $(READY) ## docs/commands.md from the commands themselves
 	@$(BIN)/python docs/generate_commands.py
 
+.PHONY: chart
+chart: $(READY) ## charts/sandbox: quota profiles and schema of its values from their one source
+	@$(BIN)/python charts/generate.py
+
 .PHONY: wheel
 wheel: $(READY) ## dist/*.whl
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist

@@ -48,6 +48,8 @@ class Platform(ConfigModel):
     """What people call the cluster; messages and alerts name it."""
     profiles: dict[ServiceName, QuotaProfile] = Field(default_factory=dict)
     """Quota profiles by name, as in `quotas/*.yaml`. Where there is one, no other profiles count."""
+    owner_role: ServiceName | None = None
+    """ClusterRole that `up` binds the owner of a new sandbox to; none where rights come from elsewhere."""
     registry: ImageName | None = None
     """Registry, and path in it, that built images are pushed to; `--registry` wins over it."""
     images: PlatformImages = Field(default_factory=PlatformImages)

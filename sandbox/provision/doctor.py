@@ -159,7 +159,7 @@ async def examine(
         checks += reached
         if cluster is not None:
             platform_configuration, platform_check = await _platform(cluster)
-            checks += [platform_check, *await _inside(cluster, settings, project)]
+            checks += [platform_check, *await _inside(cluster, settings, project, platform_configuration)]
             registry = registry or platform_configuration.registry or images.registry or settings.registry
             registry = registry or await _local_registry(cluster)
     chosen = builder or (images.builder if images.builder != "auto" else settings.builder or "auto")
@@ -347,9 +347,11 @@ def _clock(server: datetime, here: datetime) -> Check:
     )
 
 
-async def _inside(cluster: Cluster, settings: Settings, project: LoadedProject | None) -> list[Check]:
+async def _inside(
+    cluster: Cluster, settings: Settings, project: LoadedProject | None, platform_configuration: Platform
+) -> list[Check]:
     checks = await _requirements(cluster, project)
-    checks += await _permissions(cluster, settings)
+    checks += await _permissions(cluster, settings, platform_configuration.owner_role)
     checks.append(await _default_storage(cluster))
     return checks
 
@@ -366,12 +368,14 @@ async def _requirements(cluster: Cluster, project: LoadedProject | None) -> list
     return [Check("requires", Verdict.OK, "the versions that the project asks for are here")]
 
 
-async def _permissions(cluster: Cluster, settings: Settings) -> list[Check]:
+async def _permissions(cluster: Cluster, settings: Settings, owner_role: str | None) -> list[Check]:
     """One check for each purpose; every verb of every resource is asked for.
 
     Rights in a sandbox are asked for in a namespace that is not there yet: whoever creates namespaces
-    needs them in each that they create.
+    needs them in each that they create. Where the platform gives them by a role, that role is what is needed.
     """
+    if owner_role is not None:
+        return [await _platforms_permissions(cluster, owner_role)]
     namespace = f"{settings.namespace_prefix or ''}sandbox-doctor"
     at_once = asyncio.Semaphore(_PARALLEL_REVIEWS)
 
@@ -394,6 +398,26 @@ async def _permissions(cluster: Cluster, settings: Settings) -> list[Check]:
         return Check(name, Verdict.OK, ", ".join(permission.verbs))
 
     return list(await asyncio.gather(*(one(permission) for permission in PERMISSIONS)))
+
+
+async def _platforms_permissions(cluster: Cluster, owner_role: str) -> Check:
+    """What a developer needs where the chart is installed; all else comes with the role in each sandbox."""
+    name, rbac = "may: have sandboxes", "rbac.authorization.k8s.io"
+    wanted = {
+        "create namespaces": cluster.can_i("create", "", "namespaces"),
+        "list namespaces": cluster.can_i("list", "", "namespaces"),
+        f"create rolebindings.{rbac}": cluster.can_i("create", rbac, "rolebindings"),
+        f"bind clusterroles.{rbac}/{owner_role}": cluster.can_i("bind", rbac, "clusterroles", name=owner_role),
+    }
+    try:
+        allowed = dict(zip(wanted, await asyncio.gather(*wanted.values()), strict=True))
+    except SandboxError as error:
+        return _failed(name, error, Verdict.WARN)
+    refused = [what for what, may in allowed.items() if not may]
+    if refused:
+        mend = "ask whoever runs the cluster for a group of the chart's access.developerGroups"
+        return Check(name, Verdict.FAIL, f"not allowed: {', '.join(refused)}", mend)
+    return Check(name, Verdict.OK, f"the rest comes with the ClusterRole {owner_role} in each sandbox")
 
 
 async def _default_storage(cluster: Cluster) -> Check:

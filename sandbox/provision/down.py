@@ -82,7 +82,7 @@ async def _down_one(
         # No failure, for deleting twice is none; but it may be a typing error.
         reporter.warn(f"{error.what}; {error.hint}" if error.hint else error.what)
         return DownResult(name, deleted=False)
-    namespace = await objects.get(cluster, ns.reference(sandbox.namespace))
+    namespace = await ns.find(cluster, sandbox.namespace)
     if namespace is None:
         return DownResult(name, deleted=False)
     newest = await _newest_record(cluster, sandbox, reporter)
@@ -146,7 +146,8 @@ async def _wait_gone(cluster: Cluster, sandbox: Sandbox, timeout: float) -> list
         retry=retry_if_result(lambda found: found is not None and found["metadata"]["uid"] == sandbox.uid),
     )
     try:
-        await retrying(objects.get, cluster, ns.reference(sandbox.namespace))
+        # Rights given inside of it go before the namespace itself does.
+        await retrying(ns.find, cluster, sandbox.namespace)
     except RetryError as error:
         return stuck_reasons(error.last_attempt.result())
     return []

@@ -15,6 +15,7 @@ import yaml
 import sandbox
 from sandbox.cluster import discovery, objects, tools
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.errors import Forbidden
 from sandbox.cluster.helm import Helm
 from sandbox.cluster.platform import read_platform
 from sandbox.images.build import ImageRequest, resolve_images
@@ -24,6 +25,7 @@ from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.images import ResolvedImage
 from sandbox.model.objects import Manifest, ObjectRef, digest
 from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
+from sandbox.model.sandbox import Sandbox
 from sandbox.project.config import Project, Service
 from sandbox.project.platform import Platform, parse_platform
 from sandbox.project.quotas import QuotaProfile, choose_profile
@@ -35,6 +37,7 @@ from sandbox.provision.base import Base, base_services, shared_services
 from sandbox.provision.identity import Identity
 from sandbox.provision.inspect import find_sandbox
 from sandbox.provision.locks import fetch_lock, read_lock
+from sandbox.provision.ownership import take_ownership, wait_until_admitted
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.profiles import known_profiles
 from sandbox.provision.reporter import Reporter
@@ -168,11 +171,14 @@ class Planner:
     def _profiles(self, sources: Sources) -> dict[str, QuotaProfile]:
         return known_profiles(self.settings, sources.own.tree, self.platform, say=self._notes.append)
 
-    async def records_of(self, identity: Identity) -> list[Record]:
+    async def records_of(self, identity: Identity, profile: QuotaProfile | None) -> list[Record]:
         """The sandbox's records; none where it is not there yet.
 
+        Args:
+            profile: that it is going to have; None: nothing is deployed.
+
         Raises:
-            Refused: it is not there, and we may not make it.
+            Refused: it is not there, and we may not make it; or it has another quota profile for good.
         """
         namespace = await ns.find(self.cluster, identity.namespace)
         if namespace is None:
@@ -182,7 +188,35 @@ class Planner:
         if "deletionTimestamp" in namespace["metadata"]:
             # Another one of that name will be made when it is gone.
             return []
-        return await records.load_records(self.cluster, identity.namespace)
+        if profile is not None:
+            self._check_profile_stays(namespace, profile)
+        try:
+            return await records.load_records(self.cluster, identity.namespace)
+        except Forbidden:
+            # An `up` that was killed between the namespace and the rights in it.
+            if self.platform.owner_role is None:
+                raise
+            await self.take_ownership(identity)
+            return await records.load_records(self.cluster, identity.namespace)
+
+    def _check_profile_stays(self, namespace: Manifest, profile: QuotaProfile) -> None:
+        """Say now what the platform's policies would refuse when everything is built."""
+        found = Sandbox.of(namespace, self.cluster.context)
+        if self.platform.governs_profiles and found.quota_profile not in ("", profile.name):
+            raise Refused(
+                f"the sandbox {found.name} has the quota profile {found.quota_profile}, and keeps it on this cluster",
+                why="a profile is more than its quota: how long the sandbox may live was counted by it",
+                hint=f"go on with --quota {found.quota_profile}; for {profile.name}, `sandbox down {found.name}` first",
+            )
+
+    async def take_ownership(self, identity: Identity) -> None:
+        """The rights of the sandbox's owner in it, where the platform gives them."""
+        await take_ownership(self.cluster, identity, self.platform.owner_role)
+
+    async def until_admitted(self, identity: Identity, *, with_record: bool = False) -> None:
+        """Until the platform's policies, where there are any, have seen the guardrails (and the record)."""
+        if self.platform.governs_profiles:
+            await wait_until_admitted(self.cluster, identity.namespace, with_record=with_record)
 
     async def images(
         self, request: UpRequest, settled: Settled, sources: Sources, say: Callable[[str], None]
@@ -553,7 +587,11 @@ def _stays(name: str, sources: Sources, service: ServiceRecord) -> bool:
 
 async def local_registry(cluster: Cluster) -> str | None:
     """The registry that a local cluster says it has (KEP-1755: ConfigMap local-registry-hosting), or None."""
-    found = await objects.get(cluster, _LOCAL_REGISTRY)
+    try:
+        found = await objects.get(cluster, _LOCAL_REGISTRY)
+    except Forbidden:
+        # Not every cluster lets everybody read kube-public; one that has such a registry does.
+        return None
     text = ((found or {}).get("data") or {}).get("localRegistryHosting.v1", "")
     try:
         hosting = yaml.safe_load(text)

@@ -144,7 +144,7 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
     )
     if request.name and identity.name != request.name:
         planner.reporter.info(f"the sandbox is called {identity.name}: {request.name!r} is no name for a namespace")
-    before = await planner.records_of(identity)
+    before = await planner.records_of(identity, settled.profile if deploys else None)
     if deploys:
         await allowance.check(planner.cluster, settled.profile, identity, planner.reporter)
     with planner.reporter.step("Resolve images") as step:
@@ -197,17 +197,19 @@ async def _deploy(
     cluster = planner.cluster
     with reporter.step(f"Namespace {plan.identity.namespace}"):
         reporter.command(equivalents.create_namespace(cluster.context, plan.identity.namespace))
-        namespace = await _ensure_namespace(cluster, plan, planner.tools, reporter)
+        namespace = await _ensure_namespace(planner, plan, reporter)
     services = {name: service for name, service in plan.services.items() if name in plan.changed or name in broken}
     async with deployment_lease(cluster, plan.identity.namespace):
         with reporter.step(f"Guardrails: {plan.profile.name}"):
             reporter.command(equivalents.apply(cluster.context, plan.identity.namespace, "guardrails"))
             await apply_guardrails(cluster, plan.profile, plan.identity.namespace)
+            await planner.until_admitted(plan.identity)
             await planner.copy_pull_secret(plan.identity.namespace)
         if labels.AWAKE in namespace["metadata"]["annotations"]:
             with reporter.step("Wake"):
                 await sleeping.wake(cluster, plan.identity.namespace)
         record = await _begin_record(cluster, plan, namespace)
+        await planner.until_admitted(plan.identity, with_record=True)
         place = Place(
             cluster, plan.identity.namespace, planner.helm, request.timeout.total_seconds(), wait=request.wait
         )
@@ -220,12 +222,16 @@ async def _deploy(
     return _result(cluster, plan, namespace, record, services)
 
 
-async def _ensure_namespace(cluster: Cluster, plan: Plan, tools: Mapping[str, str], reporter: Reporter) -> Manifest:
+async def _ensure_namespace(planner: Planner, plan: Plan, reporter: Reporter) -> Manifest:
+    """The namespace with its expiry, in which we may work."""
+    cluster = planner.cluster
     lifetime = await _lifetime(cluster, plan)
     namespace = await ns.existing(cluster, plan.identity)
     if namespace is None:
-        return await ns.create(cluster, plan.identity, plan.profile, lifetime, plan.commit, tools)
-    begun = await ns.begin(cluster, namespace, plan.identity, plan.profile, lifetime, plan.commit, tools)
+        created = await ns.create(cluster, plan.identity, plan.profile, lifetime, plan.commit, planner.tools)
+        await planner.take_ownership(plan.identity)
+        return created
+    begun = await ns.begin(cluster, namespace, plan.identity, plan.profile, lifetime, plan.commit, planner.tools)
     _say_when_capped(begun, lifetime, reporter)
     return begun
 

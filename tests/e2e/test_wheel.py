@@ -94,6 +94,16 @@ def test_the_shipped_quota_profiles(installed: Installed) -> None:
     assert {"small", "medium", "large"} <= profiles
 
 
+def test_the_chart(wheel: Path) -> None:
+    folder = ROOT / "charts" / "sandbox"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.startswith("sandbox/_data/charts/sandbox/")}
+
+    assert {name.removeprefix("sandbox/_data/charts/sandbox/") for name in held} == files
+    assert {"Chart.yaml", "values.schema.json", "templates/admission/namespaces.yaml"} <= files
+
+
 def test_the_sources_of_the_embedded_cluster(installed: Installed) -> None:
     digest = installed.python(
         "from sandbox.cluster.providers.embedded import build; print(build.source_digest(build.sources()))"

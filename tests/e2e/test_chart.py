@@ -1,0 +1,206 @@
+"""The chart as Helm takes it, and its clean-up as the cluster runs it: image, CronJob, account, policies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
+from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
+from tests.conftest import TEST_CLUSTER, kubectl
+from tests.e2e.bounded import until
+from tests.e2e.handmade import Group, group_on
+from tests.e2e.platform_cluster import CHART, helm, install
+
+ROOT = Path(__file__).parents[2]
+# A cluster of its own: the chart is about the whole of it.
+_NAME = os.environ.get("SANDBOX_TEST_CHART_CLUSTER", f"{TEST_CLUSTER}-chart")
+_SYSTEM = ("--namespace", "sandbox-system")
+
+
+def render(*arguments: str) -> list[dict[str, Any]]:
+    done = helm(None, "template", "sandbox", str(CHART), *_SYSTEM, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def named(documents: list[dict[str, Any]], kind: str) -> set[str]:
+    return {document["metadata"]["name"] for document in documents if document["kind"] == kind}
+
+
+def test_lint() -> None:
+    done = helm(None, "lint", "--strict", str(CHART), *_SYSTEM)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("warnBefore=soon", "warnBefore"),
+        ("warnBefor=30m", "warnBefor"),
+        ("profiles.tiny.podSecurity=none", "tiny"),
+        ("profiles.small.maxTTL=long", "maxTTL"),
+        ("admission.enabled=maybe", "enabled"),
+        ("cleanup.schedule=often", "schedule"),
+        ("limits.sandboxesPerOwner=0", "sandboxesPerOwner"),
+    ],
+)
+def test_the_schema_refuses(argument: str, said: str) -> None:
+    done = helm(None, "template", "sandbox", str(CHART), *_SYSTEM, "--set", argument)
+
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_it_goes_where_it_is_looked_for() -> None:
+    done = helm(None, "template", "sandbox", str(CHART), "--namespace", "elsewhere")
+
+    assert done.returncode != 0
+    assert "--namespace sandbox-system" in done.stderr
+
+
+def test_what_is_switched_off_is_not_there() -> None:
+    all_of_it = render()
+    assert named(all_of_it, "CronJob") == {"sandbox-cleanup"}
+    policies = named(all_of_it, "ValidatingAdmissionPolicy")
+    assert {"sandbox-namespaces", "sandbox-guardrails", "sandbox-network-first", "sandbox-cleanup-account"} <= policies
+    assert policies == named(all_of_it, "ValidatingAdmissionPolicyBinding")
+
+    assert named(render("--set", "cleanup.enabled=false"), "CronJob") == set()
+    assert named(render("--set", "admission.enabled=false"), "ValidatingAdmissionPolicy") == set()
+    assert "sandbox-owner" not in named(render("--set", "access.create=false"), "ClusterRole")
+
+
+def test_a_profile_is_taken_away_and_one_without_a_network_policy_asks_for_none() -> None:
+    without = render("--set", "profiles.large=null", "--set", "profiles.small.network=open")
+
+    config = next(d for d in without if d["kind"] == "ConfigMap")
+    assert set(yaml.safe_load(config["data"]["platform.yaml"])["profiles"]) == {"small", "medium"}
+    policies = named(without, "ValidatingAdmissionPolicy")
+    assert "sandbox-network-first" not in policies
+    assert "sandbox-limits-first" in policies
+
+
+# --- in a cluster -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A cluster with the chart on it, and the image that its clean-up runs."""
+
+    info: ClusterInfo
+    image: str
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    if reason := EmbeddedProvider().available():
+        pytest.skip(f"no embedded cluster: {reason}")
+    info = asyncio.run(EmbeddedProvider().create(_NAME, progress=print))
+    image = build_image(info)
+    repository, _, digest = image.partition("@")
+    cleanup = {"schedule": "* * * * *", "image": {"repository": repository, "digest": digest}}
+    install(info, tmp_path_factory.mktemp("values"), {"clusterName": "test", "cleanup": cleanup})
+    yield Installed(info, image)
+    if "SANDBOX_TEST_CHART_CLUSTER" not in os.environ:
+        asyncio.run(EmbeddedProvider().delete(_NAME, print))
+
+
+def build_image(info: ClusterInfo) -> str:
+    """The product's own image, in the cluster's registry; by digest."""
+    tag = f"localhost/sandbox:{os.getpid()}"
+    base = subprocess.run(
+        [ROOT / "examples/shop/make-base-image", str(info.registry)],
+        check=True,
+        timeout=600,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout.strip()
+    subprocess.run([ROOT / "scripts/build-image", tag, base], check=True, timeout=600, stdout=subprocess.DEVNULL)
+    try:
+        return asyncio.run(EmbeddedProvider().load_image(info.name, tag, print))
+    finally:
+        subprocess.run(["buildah", "rmi", "--force", tag], check=False, timeout=60, capture_output=True)
+
+
+@pytest.fixture
+def group(installed: Installed) -> Iterator[Group]:
+    with group_on(installed.info) as made:
+        yield made
+
+
+def test_the_clean_up_fires_and_deletes_what_has_expired_and_nothing_else(installed: Installed, group: Group) -> None:
+    info = installed.info
+    over, alive = group.name("over"), group.name("alive")
+    group.make(over, timedelta(hours=-1))
+    group.make(alive, timedelta(hours=4))
+
+    def gone() -> bool | None:
+        return True if over not in group.alive() else None
+
+    until(gone, "the CronJob fires and deletes what has expired", 180)
+
+    assert alive in group.alive()
+
+    def ended() -> dict[str, Any] | None:
+        pods = json.loads(kubectl(info, "get", "pods", *_SYSTEM, "-o", "json"))["items"]
+        done = [pod for pod in pods if pod["status"]["phase"] in ("Succeeded", "Failed")]
+        said = [pod for pod in done if over in kubectl(info, "logs", *_SYSTEM, pod["metadata"]["name"])]
+        return said[0] if said else None
+
+    pod = until(ended, "the pass that deleted it ends", 60)
+    # What it says to people comes between, from standard error.
+    written = kubectl(info, "logs", *_SYSTEM, pod["metadata"]["name"]).splitlines()
+    lines = [json.loads(line) for line in written if line.startswith("{")]
+    assert [line for line in lines if line["action"] == "deleted" and over in line.values()]
+    job = json.loads(kubectl(info, "get", "job", *_SYSTEM, pod["metadata"]["ownerReferences"][0]["name"], "-o", "json"))
+    assert job["metadata"]["ownerReferences"][0]["kind"] == "CronJob"
+    container = pod["spec"]["containers"][0]
+    assert container["image"] == installed.image
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["spec"]["securityContext"]["runAsUser"] == 65532
+
+
+@pytest.mark.parametrize(
+    ("may", "verb", "what"),
+    [
+        ("yes", "list", "namespaces"),
+        ("yes", "delete", "namespaces"),
+        ("yes", "create", "events"),
+        ("yes", "get", "configmaps/sandbox-record"),
+        ("no", "get", "configmaps/settings"),
+        ("no", "list", "configmaps"),
+        ("no", "get", "secrets"),
+        ("no", "list", "pods"),
+        ("no", "create", "namespaces"),
+        ("no", "delete", "pods"),
+        ("no", "create", "rolebindings.rbac.authorization.k8s.io"),
+        ("no", "update", "namespaces/finalize"),
+    ],
+)
+def test_the_clean_up_has_the_rights_that_it_needs(installed: Installed, may: str, verb: str, what: str) -> None:
+    account = "--as=system:serviceaccount:sandbox-system:sandbox-cleanup"
+    script = ("auth", "can-i", verb, what, account, "--namespace", "default")
+    # kubectl ends with 1 for "no".
+    answer = kubectl_says(installed.info, *script)
+
+    assert answer == may
+
+
+def kubectl_says(info: ClusterInfo, *arguments: str) -> str:
+    folder = embedded_bin_dir()
+    assert folder is not None
+    argv = [str(folder / "kubectl"), f"--kubeconfig={info.kubeconfig}", f"--context={info.context}", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout.strip()
