@@ -524,9 +524,12 @@ class _Watcher:
         finding = symptom.finding
         mine = [e for e in self._view.of("v1", "Event") if (e.get("involvedObject") or {}).get("name") == finding.pod]
         if symptom.crash and symptom.crashed_at and finding.reason != "OOMKilled":
-            probe = probe_failure((event for event in mine if _killed_for(event, symptom.crashed_at)), finding.pod)
-            if probe:
-                return replace(symptom, finding=replace(finding, message=f"{probe}; {finding.message}"))
+            around = [event for event in mine if _is_around(event, symptom.crashed_at)]
+            probe = probe_failure((event for event in around if _ends_containers(event)), finding.pod)
+            # A process that ends by itself fails its startup probe as well: that is no reason.
+            if probe and any(_is_kill_for_probe(event) for event in around):
+                told = "; ".join(part for part in (probe, finding.message) if part)
+                return replace(symptom, finding=replace(finding, message=told))
         if finding.reason == "ImagePullBackOff" and not re.search(r":\s", finding.message):
             pulls = [
                 e for e in mine if e.get("reason") == "Failed" and "Failed to pull image" in (e.get("message") or "")
@@ -727,11 +730,20 @@ def _tellingness(symptom: Symptom) -> int:
     return 1 if symptom.finding.container else 2
 
 
-def _killed_for(event: Manifest, crashed_at: datetime) -> bool:
-    """Whether an event is of a probe that ends containers, and fits the time of a crash."""
+def _is_around(event: Manifest, crashed_at: datetime) -> bool:
+    """Whether an event fits the time of a crash: a container that is told to end may take a while."""
     seen = event_times(event)[1]
-    killing = str(event.get("message") or "").startswith(("Liveness", "Startup"))
-    return killing and seen is not None and timedelta(seconds=-2) <= crashed_at - seen < timedelta(seconds=90)
+    return seen is not None and timedelta(seconds=-2) <= crashed_at - seen < timedelta(seconds=90)
+
+
+def _ends_containers(event: Manifest) -> bool:
+    """Whether an event is of a probe for which containers are ended."""
+    return str(event.get("message") or "").startswith(("Liveness", "Startup"))
+
+
+def _is_kill_for_probe(event: Manifest) -> bool:
+    """Whether the kubelet says that it ends a container for a probe (``Container x failed liveness probe, …``)."""
+    return event.get("reason") == "Killing" and "probe" in str(event.get("message") or "")
 
 
 def _key(symptom: Symptom) -> tuple[str, ...]:
