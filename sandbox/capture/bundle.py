@@ -26,7 +26,7 @@ import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sandbox.capture.model import ARTIFACT_TYPE, CONFIG_TYPE, Document, checked_title, read_document
@@ -501,5 +501,7 @@ async def problems(store: Store, entry: Entry) -> Sequence[str]:
         except (Damaged, NotStored) as error:
             found.append(str(error))
     known = {item.name for item in bundle.document.items if item.size}
-    found += [f"{title} is described, and not there" for title in sorted(known - set(bundle.layers))]
+    # A fixture is an item of several files.
+    there = {title for path in bundle.layers for title in (path, *(str(p) for p in PurePosixPath(path).parents))}
+    found += [f"{title} is described, and not there" for title in sorted(known - there)]
     return found

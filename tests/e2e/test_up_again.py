@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from sandbox.cluster.providers import ClusterInfo
+from sandbox.model.durations import to_rfc3339
 from tests.conftest import kubectl
 from tests.e2e.projects import GitProject, Namespace, Tool, config_map, deployment, documents, temporary_project
 
@@ -214,7 +216,7 @@ def test_a_service_that_the_project_no_longer_has_is_removed(tool: Tool, deploye
 
 def test_an_expiry_that_was_extended_further_is_kept(tool: Tool, deployed: Deployed) -> None:
     project, space = deployed
-    later = "2099-01-01T00:00:00Z"
+    later = to_rfc3339(datetime.now(UTC).replace(microsecond=0) + timedelta(days=3))
     note = f"sandbox.dev/expires-at={later}"
     kubectl(space.cluster, "annotate", "namespace", space.name, note, "--overwrite")
 
