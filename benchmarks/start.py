@@ -13,6 +13,7 @@ import asyncio
 import sys
 
 from measure import SANDBOX, Claim, medians, options, peak_mb, report, run, tool
+from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
@@ -35,6 +36,7 @@ def main() -> None:
     cluster = asyncio.run(provider.create("bench-start", control_plane_only=True, progress=_say))
     try:
         asyncio.run(_make_sandboxes(cluster))
+        asyncio.run(_until_settled(cluster))
         where = ["--kubeconfig", str(cluster.kubeconfig), "--context", cluster.context]
         listed = medians(
             given.rounds,
@@ -59,6 +61,24 @@ async def _make_sandboxes(cluster: ClusterInfo) -> None:
                 await objects.apply(connection, _namespace(f"dana-shop-feature--{number:04}"), namespace="")
 
         await asyncio.gather(*(make(number) for number in range(_SANDBOXES)))
+
+
+async def _until_settled(cluster: ClusterInfo) -> None:
+    """Wait until the controllers have put into each namespace what they put there: until then they keep all cores busy.
+
+    Raises:
+        RetryError: they are not done within five minutes.
+    """
+    async with Cluster.connect(cluster.context, cluster.kubeconfig) as connection:
+
+        async def number(kind: str) -> int:
+            return len([1 async for _ in objects.list_(connection, "v1", kind, metadata_only=True)])
+
+        for kind in ("ServiceAccount", "ConfigMap"):
+            patient = AsyncRetrying(
+                stop=stop_after_delay(300), wait=wait_fixed(1), retry=retry_if_result(lambda found: found < _SANDBOXES)
+            )
+            await patient(number, kind)
 
 
 def _namespace(name: str) -> dict[str, object]:

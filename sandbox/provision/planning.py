@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import importlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -91,27 +92,45 @@ class Planner:
 
     async def sources(self, request: UpRequest) -> Sources:
         """The project's files at the commit that was asked for, and the tools' versions held against it."""
-        if request.lock:
-            self.lock = await fetch_lock(request.lock)
-            sources = await resolve_locked(
-                self.lock, settings=self.settings, workspace=self.workspace, say=self._notes.append
-            )
-        else:
-            sources = await resolve_sources(
-                request.folder,
-                request.repo,
-                request.ref,
-                dirty=request.dirty,
-                settings=self.settings,
-                workspace=self.workspace,
-                say=self._notes.append,
-            )
+        # git takes its time; what the cluster knows, and the module that runs Helm, are there when it is done.
+        ahead = asyncio.ensure_future(self._look_ahead())
+        try:
+            sources = await self._resolve(request)
+            await ahead
+        finally:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
         self.tools = {"sandbox": sandbox.__version__, **await asyncio.to_thread(tools.tool_versions)}
         self.tools["kubernetes"] = await self.cluster.version()
         preflight.check_requirements(sources.project.requires, self.tools)
         self._say_dirt(sources.own, request)
         self._notes += sources.loaded.notes
         return sources
+
+    async def _look_ahead(self) -> None:
+        """Ask what is remembered when it is asked for again."""
+        await asyncio.gather(
+            self.cluster.version(),
+            discovery.all_resources(self.cluster),
+            discovery.api_versions(self.cluster),
+            asyncio.to_thread(importlib.import_module, "sandbox.cluster.helm_command"),
+        )
+
+    async def _resolve(self, request: UpRequest) -> Sources:
+        if request.lock:
+            self.lock = await fetch_lock(request.lock)
+            return await resolve_locked(
+                self.lock, settings=self.settings, workspace=self.workspace, say=self._notes.append
+            )
+        return await resolve_sources(
+            request.folder,
+            request.repo,
+            request.ref,
+            dirty=request.dirty,
+            settings=self.settings,
+            workspace=self.workspace,
+            say=self._notes.append,
+        )
 
     def _say_dirt(self, own: Source, request: UpRequest) -> None:
         changed = own.commit.changed_files

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -57,6 +59,8 @@ class Place:
     wait: bool = True
     # Whether the project says who needs whom; where it does not, a crash may only mean that another is not up yet.
     needs_known: bool = True
+    # The first pods start while Helm is still at work on the last charts; all at once, none would start before the end.
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore((os.cpu_count() or 1) + 1))
 
 
 async def deploy_services(
@@ -132,14 +136,19 @@ async def _install_chart(
     """Install by Helm, watching what it makes: Helm itself would wait out its whole timeout on a crash loop."""
     assert service.release is not None
     detail(f"helm upgrade --install {service.release}")
-    revision = await while_watching(
-        place.helm.install_or_upgrade(service.release, chart, service.values, place.namespace, timeout=place.timeout),
-        place.cluster,
-        place.namespace,
-        service.name,
-        [*(hook for hook in service.hooks if _runs_on_deploy(hook)), *service.manifests],
-        needs=_known_needs(place, service),
-    )
+    hooks = [hook for hook in service.hooks if _runs_on_deploy(hook)]
+    # Nobody waits for the hooks of others.
+    async with contextlib.nullcontext() if hooks else place.turns:
+        revision = await while_watching(
+            place.helm.install_or_upgrade(
+                service.release, chart, service.values, place.namespace, timeout=place.timeout
+            ),
+            place.cluster,
+            place.namespace,
+            service.name,
+            [*hooks, *service.manifests],
+            needs=_known_needs(place, service),
+        )
     release = await place.helm.release(service.release, place.namespace)
     manifests = release.manifests if release is not None else service.manifests
     return service.record(manifests, revision)
