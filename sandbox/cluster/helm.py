@@ -27,6 +27,7 @@ from sandbox.cluster.tools import find_tool, versions_of
 from sandbox.cluster.yamlstream import json_for_yaml, manifests_of
 from sandbox.model.errors import Busy, InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
 from sandbox.model.objects import Manifest
+from sandbox.model.yamlguard import check_depth
 
 if TYPE_CHECKING:
     from sandbox.cluster.helm_command import HelmCommand
@@ -488,8 +489,10 @@ def _missing_dependencies(chart: Path) -> list[Mapping[str, Any]]:
     wanted = []
     for name in ("Chart.yaml", "requirements.yaml"):
         try:
-            document = yaml.load((chart / name).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            text = (chart / name).read_text()
+            check_depth(text)
+            document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (OSError, ValueError, yaml.YAMLError):
             # Helm itself says best what is wrong with it.
             continue
         entries = document.get("dependencies") if isinstance(document, dict) else None

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from sandbox.model.errors import InvalidInput, Unreachable
+from sandbox.model.yamlguard import check_depth
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # Keys that hold paths, which are relative to their file.
@@ -226,12 +227,14 @@ def pem(section: Mapping[str, Any], key: str, whose: str) -> str | None:
 def _document(file: Path) -> Mapping[str, Any] | None:
     try:
         # libyaml's parser where it is built in: a kubeconfig of dozens of clusters takes the other one 0.1 s.
-        document = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        text = file.read_bytes()
+        check_depth(text)
+        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise Unreachable(f"the kubeconfig {file} cannot be read", why=error.strerror or str(error)) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         # The problem and its line only: the text around it may hold a token.
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""

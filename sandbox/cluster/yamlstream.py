@@ -15,6 +15,7 @@ import yaml
 
 from sandbox.model.errors import InvalidInput
 from sandbox.model.objects import Manifest
+from sandbox.model.yamlguard import check_depth
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -88,6 +89,7 @@ def manifests_of(text: str, *, shown_as: str) -> list[Manifest]:
         InvalidInput: not YAML, or a document is no Kubernetes object.
     """
     try:
+        check_depth(text)
         documents = list(yaml.load_all(text, Loader=_Loader))
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)

@@ -2,6 +2,7 @@
 
 Everything is decided on the metadata of one paged LIST and on the server's clock. A deletion holds only for the
 version of the namespace that was judged: whoever extends it meanwhile wins, and two clean-ups at once are harmless.
+Whoever owns a sandbox may write in it and into its annotations; none of that may keep it for ever.
 Nothing is remembered that the cluster does not know, so one that is killed is simply run again.
 """
 
@@ -17,13 +18,16 @@ from typing import Final
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
-from sandbox.cluster.errors import Conflict, NamespaceTerminating, NotFound
+from sandbox.cluster.errors import Conflict, NamespaceTerminating, NotFound, QuotaExceeded
 from sandbox.cluster.events import on_namespace
 from sandbox.lifecycle.alert import post
+from sandbox.lifecycle.janitor import EXPIRES as JANITOR_EXPIRES
+from sandbox.lifecycle.janitor import TTL as JANITOR_TTL
 from sandbox.lifecycle.locks import forget_locks, keep_lock
 from sandbox.lifecycle.report import Action, Line, Pass, Tell
 from sandbox.lifecycle.verdict import Fate, Rules, Verdict, judge, over_limit
 from sandbox.model import labels
+from sandbox.model.deadline import is_final
 from sandbox.model.deletion import check_ours, stuck_reasons
 from sandbox.model.durations import relative, short_duration, to_rfc3339
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
@@ -49,8 +53,25 @@ _KEPT_METADATA: Final = (
     "creationTimestamp",
     "deletionTimestamp",
     "labels",
-    "annotations",
 )
+# All that is read of a sandbox here. Annotations may take 256 KiB a namespace, and there may be thousands.
+_KEPT_ANNOTATIONS: Final = (
+    labels.NAMESPACE,
+    labels.CREATED_AT,
+    labels.EXPIRES_AT,
+    labels.MAX_EXPIRES_AT,
+    labels.PINNED_UNTIL,
+    labels.TTL,
+    labels.PHASE,
+    labels.OWNER_USER,
+    labels.OWNER_GROUP,
+    JANITOR_TTL,
+    JANITOR_EXPIRES,
+)
+_LONGEST_ANNOTATION: Final = 1024
+_PAGE: Final = 100
+# How many objects of many are named.
+_NAMED: Final = 3
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,8 @@ class Policy:
         limits: what is allowed and only counting can hold.
         store: where locks are kept; None: nowhere. ``retention``: for how long.
         alert_url: told of every sandbox that ends soon.
+        needs_record: whether only what has a record, or never got that far, is deleted; not where the platform's
+            admission says what a sandbox is.
     """
 
     rules: Rules
@@ -73,6 +96,7 @@ class Policy:
     store: Store | None = None
     retention: timedelta = timedelta(days=7)
     alert_url: str | None = None
+    needs_record: bool = True
 
 
 @dataclass
@@ -119,7 +143,7 @@ class Sweep:
         """
         found: Found | None = None
         async for namespace in objects.list_(
-            self._cluster, "v1", "Namespace", label_selector=self._selector() or None, metadata_only=True
+            self._cluster, "v1", "Namespace", label_selector=self._selector() or None, limit=_PAGE, metadata_only=True
         ):
             if found is None:
                 found = Found(await self._checked_time())
@@ -178,6 +202,7 @@ class Sweep:
         verdict = judge(namespace, found.now, self._policy.rules)
         if verdict.fate is Fate.IGNORE:
             return
+        namespace = _cut(namespace)
         sandbox = Sandbox.of(namespace, self._cluster.context)
         if verdict.managed:
             self.done.phases[sandbox.phase] += 1
@@ -185,9 +210,7 @@ class Sweep:
             found.owners[sandbox.owner].append(sandbox.name)
             found.projects[sandbox.project].append(sandbox.name)
         if verdict.fate not in (Fate.KEEP, Fate.ENDING):
-            metadata = namespace["metadata"]
-            cut = {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
-            found.judged[verdict.fate].append(({"metadata": cut}, verdict))
+            found.judged[verdict.fate].append((namespace, verdict))
 
     # -- acting -------------------------------------------------------------------------------------------------
 
@@ -200,11 +223,12 @@ class Sweep:
 
     async def _end(self, namespace: Manifest, verdict: Verdict) -> None:
         """Delete what is due, unless it changed since it was looked at."""
+        told: set[str] = set()
         for _ in range(_TRIES):
             if self._gone is not None:
                 return
             try:
-                await self._attempt(namespace, verdict)
+                await self._attempt(namespace, verdict, told)
                 return
             except (Conflict, NamespaceTerminating):
                 pass
@@ -242,8 +266,11 @@ class Sweep:
             self._say(Action.SPARED, f"it changed before it was deleted{until}", fresh, verdict)
         return None
 
-    async def _attempt(self, namespace: Manifest, verdict: Verdict) -> None:
+    async def _attempt(self, namespace: Manifest, verdict: Verdict, told: set[str]) -> None:
         """Delete a namespace and what belongs to it, in this order: lock kept, outside, event, namespace.
+
+        Args:
+            told: what earlier attempts said of what stays outside.
 
         Raises:
             Conflict: it is not as it was judged.
@@ -251,7 +278,9 @@ class Sweep:
         summary = await self._summary(namespace) if verdict.managed else None
         if verdict.managed:
             try:
-                check_ours(namespace, summary.namespace_uid if summary else None)
+                check_ours(
+                    namespace, summary.namespace_uid if summary else None, needs_record=self._policy.needs_record
+                )
             except Refused as refused:
                 self._flag_overdue(namespace, verdict, f"{refused.what}: {refused.why}")
                 return
@@ -260,15 +289,14 @@ class Sweep:
             return
         lock = await self._keep_lock(namespace, verdict, summary)
         if summary and summary.outside:
-            namespace = await self._claim(namespace)
-            await self._delete_outside(namespace, verdict, summary.outside)
+            namespace = await self._delete_outside(namespace, verdict, summary.outside, told)
         await self._tell_namespace(
             namespace, f"sandbox-expired-{namespace['metadata']['uid']}", "Expired", f"Deleted: {verdict.why}"
         )
         metadata = namespace["metadata"]
-        await objects.delete(
-            self._cluster, _reference(namespace), uid=metadata["uid"], resource_version=metadata["resourceVersion"]
-        )
+        # While it can be extended, only the version that was judged; later, changing it all the time must not keep it.
+        version = None if self._is_final(namespace, verdict) else metadata["resourceVersion"]
+        await objects.delete(self._cluster, _reference(namespace), uid=metadata["uid"], resource_version=version)
         self._say(Action.DELETED, verdict.why, namespace, verdict, lock=lock)
 
     async def _summary(self, namespace: Manifest) -> Summary | None:
@@ -295,39 +323,75 @@ class Sweep:
             self._say(Action.FAILED, f"deleted without keeping its lock: {error}", namespace, verdict)
             return ""
 
-    async def _claim(self, namespace: Manifest) -> Manifest:
+    def _is_final(self, namespace: Manifest, verdict: Verdict) -> bool:
+        """Whether nothing can keep it any more, so that nobody's extension is lost."""
+        return verdict.managed and is_final(namespace["metadata"].get("annotations") or {}, self._now())
+
+    async def _claim(self, namespace: Manifest, verdict: Verdict) -> Manifest:
         """Say on the namespace that it is being ended, before anything of it is: `extend` comes too late from now on.
 
         Raises:
             Conflict: it changed since it was judged.
+            SandboxError: that is refused; not where no extension could come any more.
         """
         if (namespace["metadata"].get("annotations") or {}).get(labels.PHASE) == Phase.EXPIRING:
             return namespace
-        return await objects.patch_merge(
-            self._cluster,
-            _reference(namespace),
-            {"metadata": {"annotations": {labels.PHASE: Phase.EXPIRING}}},
-            resource_version=namespace["metadata"]["resourceVersion"],
-        )
+        try:
+            return await objects.patch_merge(
+                self._cluster,
+                _reference(namespace),
+                {"metadata": {"annotations": {labels.PHASE: Phase.EXPIRING}}},
+                resource_version=namespace["metadata"]["resourceVersion"],
+            )
+        except SandboxError as error:
+            if isinstance(error, Unreachable) or not self._is_final(namespace, verdict):
+                raise
+            return namespace
 
-    async def _delete_outside(self, namespace: Manifest, verdict: Verdict, items: Iterable[Outside]) -> None:
-        """Delete what the sandbox put outside of its namespace: only what is surely its own, and of a kind allowed."""
+    async def _delete_outside(
+        self, namespace: Manifest, verdict: Verdict, items: Iterable[Outside], told: set[str]
+    ) -> Manifest:
+        """Delete what the sandbox put outside of its namespace: only what is surely its own, and of a kind allowed.
+
+        What stays is told and stops nothing: the record that names it is the owner's to write.
+
+        Returns:
+            The namespace as it is now: claimed, where there was something to delete.
+
+        Raises:
+            Conflict: it changed since it was judged.
+            Unreachable: the cluster does not answer.
+        """
+        stays: dict[str, _Staying] = {}
+        own: list[Outside] = []
         for item in items:
             kind = f"{item.kind}.{item.group}".rstrip(".")
             if kind not in self._policy.cluster_scoped:
-                self._say(Action.FAILED, f"{item.ref} stays: its kind {kind} is not listed", namespace, verdict)
+                _stay(stays, "", str(item.ref), "not of a listed kind")
                 continue
             try:
                 found = await objects.get(self._cluster, item.ref)
-                if found is None:
-                    continue
-                if why := _not_its_own(found, item, namespace["metadata"]["name"]):
-                    self._say(Action.FAILED, f"{item.ref} stays: {why}", namespace, verdict)
-                    continue
-                await objects.delete(self._cluster, item.ref, uid=item.uid)
-            except InvalidInput:
-                # There is no such kind any more, so nothing of it either.
+            except Exception as error:
+                _stay_for(stays, item, error)
                 continue
+            if found is None:
+                continue
+            if why := _not_its_own(found, item, namespace["metadata"]["name"]):
+                _stay(stays, why, str(item.ref), why)
+            else:
+                own.append(item)
+        if own:
+            namespace = await self._claim(namespace, verdict)
+        for item in own:
+            try:
+                await objects.delete(self._cluster, item.ref, uid=item.uid)
+            except Exception as error:
+                _stay_for(stays, item, error)
+        for line in map(str, stays.values()):
+            if line not in told:
+                told.add(line)
+                self._say(Action.FAILED, line, namespace, verdict)
+        return namespace
 
     async def _warn(self, namespace: Manifest, verdict: Verdict) -> None:
         """Tell the owner of a sandbox, once, that it ends soon."""
@@ -371,7 +435,7 @@ class Sweep:
     async def _tell_namespace(
         self, namespace: Manifest, name: str, reason: str, message: str, *, warning: bool = False
     ) -> bool:
-        """Write an event into the namespace; False where it is there already or the namespace is ending."""
+        """Write an event into the namespace; False where it is there already, or the namespace ends or is full."""
         try:
             return await on_namespace(
                 self._cluster,
@@ -382,7 +446,7 @@ class Sweep:
                 now=self._now(),
                 kind="Warning" if warning else "Normal",
             )
-        except (NotFound, NamespaceTerminating):
+        except (NotFound, NamespaceTerminating, QuotaExceeded):
             return False
 
     async def _explain(self, namespace: Manifest, verdict: Verdict) -> None:
@@ -399,9 +463,8 @@ class Sweep:
 
     async def _failed(self, error: Exception, namespace: Manifest, verdict: Verdict) -> None:
         """Tell what went wrong with one sandbox; find out whether it is the whole cluster."""
-        # Also what nobody thought of must not stop the others; a defect is told as one.
-        text = str(error) if isinstance(error, SandboxError) else f"unexpected {type(error).__name__}: {error}"
-        self._say(Action.FAILED, text, namespace, verdict)
+        # Also what nobody thought of must not stop the others.
+        self._say(Action.FAILED, _in_words(error), namespace, verdict)
         self._late(verdict)
         if isinstance(error, Unreachable) and self._gone is None:
             try:
@@ -497,6 +560,52 @@ def _not_its_own(found: Manifest, item: Outside, namespace: str) -> str:
     if not ours and note.get("meta.helm.sh/release-namespace") != namespace:
         return "it is not marked as this sandbox's"
     return ""
+
+
+@dataclass
+class _Staying:
+    """Objects outside that stay for one reason."""
+
+    why: str
+    names: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        named = ", ".join(self.names[:_NAMED])
+        if len(self.names) == 1:
+            return f"{named} stays: {self.why}"
+        more = "…" if len(self.names) > _NAMED else ""
+        return f"{len(self.names)} objects outside stay ({named}{more}): {self.why}"
+
+
+def _stay(stays: dict[str, _Staying], key: str, name: str, why: str) -> None:
+    stays.setdefault(key, _Staying(why)).names.append(name)
+
+
+def _stay_for(stays: dict[str, _Staying], item: Outside, error: Exception) -> None:
+    """Note that an object stays because of an error; its text stands for others of its kind.
+
+    Raises:
+        Unreachable: that is no matter of one object.
+    """
+    if isinstance(error, Unreachable):
+        raise error
+    # Where there is no such kind (any more), there is nothing of it either.
+    if not isinstance(error, InvalidInput):
+        _stay(stays, type(error).__name__, str(item.ref), _in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong; a defect is told as one."""
+    return str(error) if isinstance(error, SandboxError) else f"unexpected {type(error).__name__}: {error}"
+
+
+def _cut(namespace: Manifest) -> Manifest:
+    """What is needed of a namespace, which is little, however much there is."""
+    metadata = namespace["metadata"]
+    note = metadata.get("annotations") or {}
+    kept = {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
+    kept["annotations"] = {key: note[key][:_LONGEST_ANNOTATION] for key in _KEPT_ANNOTATIONS if key in note}
+    return {"metadata": kept}
 
 
 def _reference(namespace: Manifest) -> ObjectRef:

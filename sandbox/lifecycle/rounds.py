@@ -126,8 +126,9 @@ class Rounds:
 
     async def _policy(self, cluster: Cluster) -> Policy:
         wishes, platform = self._wishes, Platform()
+        text = await read_platform(cluster)
         try:
-            platform = parse_platform(await read_platform(cluster))
+            platform = parse_platform(text)
         except InvalidInput as error:
             # What is due is due, also where the configuration is broken; that it is, somebody has to hear.
             now = await cluster.server_time()
@@ -143,4 +144,5 @@ class Rounds:
             store=Store.open(url) if url else None,
             retention=platform.retention,
             alert_url=wishes.alert_url,
+            needs_record=text is None,
         )

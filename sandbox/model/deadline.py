@@ -58,6 +58,14 @@ def deadline(annotations: Mapping[str, str]) -> Deadline:
     return Deadline(min(end, times.get(labels.MAX_EXPIRES_AT, end)), pinned=pin > expires)
 
 
+def is_final(annotations: Mapping[str, str], now: datetime) -> bool:
+    """Whether ``max-expires-at`` has passed: no extension and no pin keeps the sandbox any more."""
+    try:
+        return from_rfc3339(annotations.get(labels.MAX_EXPIRES_AT, "")) <= now
+    except InvalidInput:
+        return False
+
+
 def warn_at(end: datetime, ttl: str, warn_before: timedelta) -> datetime:
     """When to warn the owner of a sandbox: ``warn_before`` its end, but not before half of its time to live.
 

@@ -59,7 +59,8 @@ def relative(when: datetime, now: datetime) -> str:
 
 def to_rfc3339(when: datetime) -> str:
     """Write an aware time as RFC 3339 in UTC, whole seconds, as Kubernetes does."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # strftime does not pad years before 1000 everywhere.
+    return when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def from_rfc3339(text: str) -> datetime:
@@ -71,8 +72,12 @@ def from_rfc3339(text: str) -> datetime:
     try:
         when = datetime.fromisoformat(text)
         if when.tzinfo is None:
-            raise InvalidInput(f"the time {text!r} has no zone", hint="such as 2030-01-31T18:00:00Z")
+            raise InvalidInput(f"the time {_shown(text)} has no zone", hint="such as 2030-01-31T18:00:00Z")
         # On the first and last day there is, another zone may have no such time.
         return when.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InvalidInput(f"{text!r} is not an RFC 3339 time", hint="such as 2030-01-31T18:00:00Z") from None
+        raise InvalidInput(f"{_shown(text)} is not an RFC 3339 time", hint="such as 2030-01-31T18:00:00Z") from None
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= 100 else f"{text[:100]!r}…"

@@ -98,9 +98,11 @@ def _phase(metadata: Mapping[str, Any], text: str) -> Phase:
     if metadata.get("deletionTimestamp"):
         return Phase.TERMINATING
     try:
-        return Phase(text)
+        phase = Phase(text)
     except ValueError:
         return Phase.UNKNOWN
+    # Whoever may write annotations must not make others believe that it ends.
+    return Phase.UNKNOWN if phase is Phase.TERMINATING else phase
 
 
 def _time(text: str) -> datetime | None:

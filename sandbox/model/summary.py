@@ -20,6 +20,8 @@ from sandbox.model.objects import Manifest, ObjectRef
 # A ConfigMap holds 1 MiB; a lock is some KB a service.
 _MOST_LOCK: Final = 900_000
 _MOST_OUTSIDE: Final = 500
+# It is shown where it does not fit.
+_LONGEST_UID: Final = 100
 # What kinds, groups and names are made of; a slash or a space would lead a request elsewhere.
 _WORD: Final = re.compile(r"[A-Za-z0-9:._-]{0,253}", re.ASCII)
 
@@ -81,7 +83,7 @@ def read_summary(found: Manifest) -> Summary:
     texts = {key: text for key, text in data.items() if isinstance(text, str)} if isinstance(data, Mapping) else {}
     number = texts.get("number", "")
     return Summary(
-        namespace_uid=texts.get("namespaceUID", ""),
+        namespace_uid=texts.get("namespaceUID", "")[:_LONGEST_UID],
         number=int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 0,
         outcome=texts.get("outcome", ""),
         lock=texts.get("lock", ""),
@@ -103,7 +105,7 @@ def _item(item: Any) -> Outside | None:
     if not isinstance(item, dict) or set(item) != set(names):
         return None
     values = [item[name] for name in names]
-    if not all(isinstance(value, str) and _WORD.fullmatch(value) for value in values):
+    if not all(isinstance(value, str) and _WORD.fullmatch(value) and value not in (".", "..") for value in values):
         return None
     made = Outside(*values)
-    return made if made.version and made.kind and made.name not in ("", ".", "..") else None
+    return made if made.version and made.kind and made.name else None

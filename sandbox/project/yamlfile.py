@@ -149,11 +149,21 @@ def _read(path: Path, name: str) -> str:
 
 
 def _documents(text: str, shown_as: str) -> Iterator[tuple[yaml.Event, list[yaml.Event]]]:
-    """The parser's events of each document, with the event that begins it."""
+    """The parser's events of each document, with the event that begins it; no more than a file may have."""
     start: yaml.Event | None = None
     events: list[yaml.Event] = []
+    depth = 0
     try:
         for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > DEEPEST:
+                raise _refused(event, shown_as, f"is nested more than {DEEPEST} levels deep")
+            # Of a node, there are three events at most: its key, its start, its end.
+            if len(events) > 3 * MOST_NODES:
+                raise _refused(event, shown_as, f"holds more than {MOST_NODES} values")
             if isinstance(event, yaml.DocumentStartEvent):
                 start, events = event, []
             elif isinstance(event, yaml.DocumentEndEvent):
@@ -197,8 +207,6 @@ class _Builder:
         for index, event in enumerate(events):
             if isinstance(event, yaml.CollectionStartEvent):
                 open_nodes.append((event.anchor, index))
-                if len(open_nodes) > DEEPEST:
-                    raise self._refuse(event, f"is nested more than {DEEPEST} levels deep")
             elif isinstance(event, yaml.CollectionEndEvent):
                 anchor, start = open_nodes.pop()
                 if anchor:
@@ -294,7 +302,11 @@ class _Builder:
             raise self._refuse(event, str(error)) from None
 
     def _refuse(self, event: yaml.Event, message: str, hint: str = "") -> InvalidInput:
-        return InvalidInput(f"{self._shown_as}:{_line(event)}: {message}", hint=hint)
+        return _refused(event, self._shown_as, message, hint)
+
+
+def _refused(event: yaml.Event, shown_as: str, message: str, hint: str = "") -> InvalidInput:
+    return InvalidInput(f"{shown_as}:{_line(event)}: {message}", hint=hint)
 
 
 def _line(event: yaml.Event) -> int:

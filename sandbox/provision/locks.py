@@ -10,13 +10,14 @@ from pydantic import ValidationError
 
 from sandbox.model.errors import InvalidInput
 from sandbox.model.record import Lock
+from sandbox.model.yamlguard import check_plain
 from sandbox.store.store import NotStored, Store
 
 # A lock names versions, it does not carry them.
 _MOST_BYTES = 8 * 1024 * 1024
 
 
-# Without aliases a file cannot unfold into more than it is; the C parser is fast where there is one.
+# The C parser is fast where there is one.
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     pass
 
@@ -63,9 +64,8 @@ def parse_lock(data: bytes, shown_as: str) -> Lock:
     """
     try:
         # JSON is YAML too; `sandbox get lock` prints either.
+        check_plain(data)
         lock = Lock.model_validate(yaml.load(data, Loader=_Loader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{shown_as}: is not a lock", why=str(error), hint="make one with `sandbox lock`") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInput(
@@ -73,6 +73,9 @@ def parse_lock(data: bytes, shown_as: str) -> Lock:
             why=f"{'.'.join(str(part) for part in first['loc']) or 'the file'}: {first['msg']}",
             hint="make one with `sandbox lock`",
         ) from None
+    # Also numbers and dates that there are not.
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidInput(f"{shown_as}: is not a lock", why=str(error), hint="make one with `sandbox lock`") from None
     lock.verify()
     return lock
 

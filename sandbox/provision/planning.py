@@ -614,7 +614,7 @@ async def local_registry(cluster: Cluster) -> str | None:
     text = ((found or {}).get("data") or {}).get("localRegistryHosting.v1", "")
     try:
         hosting = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return None
     host = hosting.get("host") if isinstance(hosting, dict) else None
     return host if isinstance(host, str) else None

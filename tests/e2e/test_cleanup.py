@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.providers import ClusterInfo
 from sandbox.lifecycle import cleanup
@@ -30,6 +31,7 @@ from sandbox.lifecycle.verdict import Rules
 from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339, to_rfc3339
 from sandbox.model.errors import OperationFailed
+from sandbox.model.objects import ObjectRef
 from sandbox.model.sandbox import Sandbox
 from sandbox.project.platform import Limits
 from tests.conftest import kubectl
@@ -42,6 +44,7 @@ from tests.e2e.proxy import proxied
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
+CLUSTER_ROLES = frozenset({"ClusterRole.rbac.authorization.k8s.io"})
 RULES = Rules(warn_before=30 * MINUTE, stuck_after=10 * MINUTE)
 
 
@@ -628,6 +631,91 @@ def test_a_right_that_is_missing_is_named(
         assert (group.name("expired") in group.alive()) == (code != 0)
     finally:
         kubectl(group.cluster, "delete", "clusterrole,clusterrolebinding", group.project)
+
+
+def test_an_object_that_it_may_not_read_stops_no_deletion(tool: Tool, group: Group, tmp_path: Path) -> None:
+    path = as_account(group, tmp_path / "account", LOOK, RECORDS, EVENTS, DELETE)
+    try:
+        items = [outside("ClusterRole", name, "x") for name in ("cluster-admin", "view")]
+        group.make(group.name("expired"), -HOUR, record_data={"outside": json.dumps(items)})
+
+        ended = sweep(through(tool, path), group).failed(6)
+
+        assert names(ended, "deleted") == {group.name("expired")}
+        (line,) = of(ended, "failed")
+        assert 'cannot get resource "clusterroles"' in line["why"]
+        assert "2 objects outside stay" in line["why"]
+    finally:
+        kubectl(group.cluster, "delete", "clusterrole,clusterrolebinding", group.project)
+
+
+# -- owners who want to keep theirs for ever --------------------------------------------------------------------
+
+
+async def test_changing_it_all_the_time_keeps_nothing_past_its_latest_end(group: Group) -> None:
+    past = to_rfc3339(datetime.now(UTC) - MINUTE)
+    name = group.name("restless")
+    role = f"{group.project}-own"
+    uid = await asyncio.to_thread(cluster_role, group, role, name)
+    record = {"outside": json.dumps([outside("ClusterRole", role, uid)])}
+    note = {labels.MAX_EXPIRES_AT: past}
+    await asyncio.to_thread(group.make, name, -HOUR, annotations=note, record_data=record)
+    told: list[Line] = []
+    where = group.cluster
+
+    try:
+        async with Cluster.connect(where.context, where.kubeconfig) as connection:
+            pass_ = Sweep(connection, policy(group, cluster_scoped=CLUSTER_ROLES), told.append)
+            found = await pass_.look()
+            # It is another version by now, and would be at each try.
+            await asyncio.to_thread(kubectl, where, "annotate", "namespace", name, "sandbox.dev/repo=changed")
+            await pass_.act(found)
+
+        assert [line.namespace for line in told if line.action is Action.DELETED] == [name]
+        assert not [line for line in told if line.action in (Action.FAILED, Action.SPARED)]
+        assert await asyncio.to_thread(group.alive) == set()
+        assert not await asyncio.to_thread(kubectl, where, "get", "clusterrole", role, "--ignore-not-found")
+    finally:
+        await asyncio.to_thread(kubectl, where, "delete", "clusterrole", role, "--ignore-not-found")
+
+
+async def test_annotations_that_leave_no_room_for_the_claim_keep_nothing_past_its_latest_end(group: Group) -> None:
+    past = to_rfc3339(datetime.now(UTC) - MINUTE)
+    name = group.name("full")
+    role = f"{group.project}-full"
+    uid = await asyncio.to_thread(cluster_role, group, role, name)
+    record = {"outside": json.dumps([outside("ClusterRole", role, uid)])}
+    made = await asyncio.to_thread(
+        group.make, name, -HOUR, annotations={labels.MAX_EXPIRES_AT: past, labels.PHASE: ""}, record_data=record
+    )
+    # The API server allows 256 KiB of keys and values together.
+    taken = sum(len(key) + len(text) for key, text in made["metadata"]["annotations"].items())
+    filler = {"metadata": {"annotations": {"sandbox.dev/ref": "x" * (256 * 1024 - taken - len("sandbox.dev/ref"))}}}
+    told: list[Line] = []
+    where = group.cluster
+    try:
+        async with Cluster.connect(where.context, where.kubeconfig) as connection:
+            await objects.patch_merge(connection, ObjectRef("", "v1", "Namespace", name), filler)
+            pass_ = Sweep(connection, policy(group, cluster_scoped=CLUSTER_ROLES), told.append)
+            await pass_.act(await pass_.look())
+
+        assert [line.namespace for line in told if line.action is Action.DELETED] == [name]
+        assert await asyncio.to_thread(group.alive) == set()
+    finally:
+        await asyncio.to_thread(kubectl, where, "delete", "clusterrole", role, "--ignore-not-found")
+
+
+async def test_without_a_record_it_goes_where_admission_says_what_a_sandbox_is(group: Group) -> None:
+    await asyncio.to_thread(group.make, group.name("bare"), -HOUR, record=False)
+    long_ago = {labels.CREATED_AT: "2020-01-01T00:00:00Z"}
+    await asyncio.to_thread(group.make, group.name("copy"), -HOUR, record=False, annotations=long_ago)
+    told: list[Line] = []
+    async with Cluster.connect(group.cluster.context, group.cluster.kubeconfig) as connection:
+        pass_ = Sweep(connection, policy(group, needs_record=False), told.append)
+        await pass_.act(await pass_.look())
+
+    assert [line.namespace for line in told if line.action is Action.FLAGGED] == [group.name("copy")]
+    assert await asyncio.to_thread(group.alive) == {group.name("copy")}
 
 
 # -- limits, periods, several clusters --------------------------------------------------------------------------

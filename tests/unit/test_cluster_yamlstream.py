@@ -79,3 +79,14 @@ def test_json_is_read_as_it_is(data: Any) -> None:
     manifest = {"apiVersion": "v1", "kind": "X", "data": data}
     assert json.loads(json_for_yaml(manifest)) == manifest
     assert manifests_of(json_for_yaml(manifest), shown_as="x") == [manifest]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "a: " + '{"a":' * 100_000, "- " * 100_000 + "a"])
+def test_nesting_without_end_is_refused_before_it_takes_the_stack(text: str) -> None:
+    with pytest.raises(InvalidInput, match="nested more than"):
+        manifests_of(text, shown_as="the chart x")
+
+
+def test_long_lines_and_many_brackets_are_no_nesting() -> None:
+    text = "apiVersion: v1\nkind: A\ndata: [" + "{a: []}, " * 2_000 + "]\n"
+    assert len(manifests_of(text, shown_as="x")[0]["data"]) == 2_000

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.model import labels
-from sandbox.model.deadline import Deadline, deadline, pin_end, warn_at
-from sandbox.model.durations import format_duration, to_rfc3339
+from sandbox.model.deadline import Deadline, deadline, is_final, pin_end, warn_at
+from sandbox.model.durations import format_duration, from_rfc3339, to_rfc3339
 from sandbox.model.errors import InvalidInput
-from sandbox.model.sandbox import Sandbox
+from sandbox.model.sandbox import Phase, Sandbox
 
 NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -165,3 +165,18 @@ def test_a_sandbox_says_what_keeps_it() -> None:
     ended = Sandbox.of({"metadata": {"name": "a", "annotations": {**note, labels.PINNED_UNTIL: at(3)}}}, "c")
     assert (ended.pinned_until, ended.pin_reason) == (None, "")
     assert ended.expires_at == datetime(2030, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("latest", "final"), [(None, False), (at(3), True), (at(4), False), ("soon", False)])
+def test_once_its_latest_end_has_passed_nothing_keeps_it(latest: str | None, final: bool) -> None:
+    assert is_final(times(at(1), at(9), latest), from_rfc3339(at(3))) == final
+
+
+@pytest.mark.parametrize(
+    ("text", "phase"), [("Ready", "Ready"), ("Terminating", "Unknown"), ("Unknown", "Unknown"), ("Dancing", "Unknown")]
+)
+def test_only_a_deletion_timestamp_says_that_it_ends(text: str, phase: str) -> None:
+    metadata = {"name": "a", "annotations": {labels.PHASE: text}}
+    assert Sandbox.of({"metadata": metadata}, "c").phase == phase
+    ending = {**metadata, "deletionTimestamp": at(3)}
+    assert Sandbox.of({"metadata": ending}, "c").phase is Phase.TERMINATING

@@ -59,6 +59,19 @@ def test_what_only_looks_like_a_sandbox_is_not_deleted(found: dict[str, Any], re
     assert why in refused.value.why
 
 
+def test_without_a_record_where_admission_says_what_a_sandbox_is() -> None:
+    check_ours(namespace(), None, needs_record=False)
+    with pytest.raises(Refused, match="another namespace"):
+        check_ours(namespace(), "uid-2", needs_record=False)
+    with pytest.raises(Refused, match="was not created when it says"):
+        check_ours(namespace(created_at="2029-12-31T23:59:29Z"), None, needs_record=False)
+
+
+def test_that_it_ends_is_not_believed_of_an_annotation() -> None:
+    with pytest.raises(Refused, match="no record"):
+        check_ours(namespace(phase="Terminating"), None)
+
+
 def test_stuck_namespaces_say_why() -> None:
     condition = {"type": "NamespaceFinalizersRemaining", "status": "True", "message": "foo.io/x in 1 resource"}
     assert stuck_reasons({"status": {"conditions": [condition]}}) == [

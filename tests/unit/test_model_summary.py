@@ -46,6 +46,8 @@ ITEM = {"group": "", "version": "v1", "kind": "Node", "name": "n", "uid": "u"}
         {**ITEM, "name": ".."},
         {**ITEM, "name": ""},
         {**ITEM, "kind": ""},
+        {**ITEM, "version": ".."},
+        {**ITEM, "group": ".."},
         {**ITEM, "group": "a/b"},
         {**ITEM, "name": "a b"},
         {**ITEM, "name": "x" * 300},

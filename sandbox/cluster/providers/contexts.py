@@ -63,6 +63,9 @@ def read(path: Path) -> Config:
         raise _not_a_kubeconfig(path, f"{getattr(error, 'problem', None) or 'not YAML'}{where}") from None
     except UnicodeDecodeError:
         raise _not_a_kubeconfig(path, "it is not text") from None
+    except (ValueError, RecursionError):
+        # A date that there is not, or nesting without end.
+        raise _not_a_kubeconfig(path, "it cannot be read") from None
     except OSError as error:
         raise InvalidInput(f"the kubeconfig {path} cannot be read", why=error.strerror or str(error)) from error
     if content is None:
