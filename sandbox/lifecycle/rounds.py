@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.platform import read_platform
 from sandbox.lifecycle.cleanup import Found, Memory, Policy, Sweep
-from sandbox.lifecycle.report import Action, Line, Pass, Tell
+from sandbox.lifecycle.report import Pass, Tell
 from sandbox.lifecycle.verdict import Rules
-from sandbox.model.errors import InvalidInput, SandboxError
-from sandbox.project.platform import Platform, parse_platform
+from sandbox.model.errors import InvalidInput, OperationFailed, SandboxError
+from sandbox.project.platform import parse_platform
 from sandbox.store.store import Store
 
 if TYPE_CHECKING:
@@ -125,14 +125,17 @@ class Rounds:
             done.failures[place] = error
 
     async def _policy(self, cluster: Cluster) -> Policy:
-        wishes, platform = self._wishes, Platform()
+        wishes = self._wishes
         text = await read_platform(cluster)
         try:
             platform = parse_platform(text)
         except InvalidInput as error:
-            # What is due is due, also where the configuration is broken; that it is, somebody has to hear.
-            now = await cluster.server_time()
-            self._tell(Line(now, cluster.context, Action.FAILED, f"the defaults hold, for {error}"))
+            # It says where locks are kept and what may be deleted; a deletion by other rules could not be taken back.
+            raise OperationFailed(
+                f"the platform configuration of {cluster.context} cannot be read, so nothing is deleted there",
+                why=str(error),
+                hint="mend the values of the chart and `helm upgrade` it",
+            ) from None
         listed = {kind for profile in platform.profiles.values() for kind in profile.allowed_cluster_scoped}
         url = wishes.store or platform.capture_store
         return Policy(
