@@ -83,6 +83,7 @@ _OWN: dict[str, Any] = {
             "enabled": {"type": "boolean"},
             "exempt": _mapping({"users": _TEXTS, "groups": _TEXTS}),
             "namespacePrefix": {"type": "string", "pattern": "^([a-z0-9][-a-z0-9]{0,29})?$"},
+            "reservedNames": _TEXTS,
             "namespaceLabels": _TEXTS,
             "namespaceAnnotations": _TEXTS,
             "ingressDomains": {

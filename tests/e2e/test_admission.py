@@ -20,6 +20,7 @@ import pytest
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
 from sandbox.model import labels
 from sandbox.model.durations import to_rfc3339
+from sandbox.model.sandbox import Phase
 from sandbox.provision.guardrails import guardrails
 from tests.conftest import TEST_CLUSTER, kubectl
 from tests.e2e.bounded import until
@@ -113,6 +114,13 @@ def test_a_developer_makes_a_sandbox_works_in_it_and_deletes_it(ground: Ground) 
     dana.delete(f"/api/v1/namespaces/{name}").ok()
 
 
+def test_the_tool_may_write_every_phase_of_its_own(ground: Ground) -> None:
+    path = f"/api/v1/namespaces/{ground.sandbox(ground.dana)}"
+
+    for phase in set(Phase) - {Phase.TERMINATING, Phase.UNKNOWN}:
+        ground.dana.merge(path, note(**{labels.PHASE: phase, labels.AWAKE: "Ready"})).ok()
+
+
 def test_a_service_account_owns_a_sandbox_too(ground: Ground) -> None:
     name = ground.sandbox(ground.robot)
 
@@ -127,6 +135,26 @@ def test_a_deleted_sandbox_goes_with_its_guardrails(ground: Ground) -> None:
         return True if not kubectl(ground.info, "get", "ns", name, "--ignore-not-found").strip() else None
 
     until(gone, f"{name} is gone, with what the policies protect", 90)
+
+
+def test_the_guardrails_are_not_deleted_while_the_sandbox_ends(ground: Ground) -> None:
+    """Its pods end first, and have the network until then."""
+    name = ground.sandbox(ground.dana)
+    held = pod(name, "held")
+    held["metadata"]["finalizers"] = ["example.com/hold"]
+    ground.dana.create(inside(name, "pods"), held).ok()
+    ground.dana.delete(f"/api/v1/namespaces/{name}").ok()
+
+    def ending() -> bool | None:
+        metadata = ground.admin.get(inside(name, "pods/held")).ok()["metadata"]
+        return True if "deletionTimestamp" in metadata else None
+
+    try:
+        until(ending, f"the pod of {name} is being deleted", 30)
+        ground.dana.delete(network_policies(name, "/sandbox-default-deny")).refused("cannot be deleted")
+        ground.dana.delete(inside(name, "configmaps/sandbox-record")).refused("cannot be deleted")
+    finally:
+        ground.admin.merge(inside(name, "pods/held"), {"metadata": {"finalizers": None}}).ok()
 
 
 def test_ci_makes_a_sandbox_for_somebody_and_both_work_in_it(ground: Ground) -> None:
@@ -219,6 +247,8 @@ CREATIONS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     ),
     "let into everybody's sandboxes": (lambda: {"labels": {"sandbox.dev/allow-ingress": "true"}}, "labels"),
     "trusted by another team": (lambda: {"labels": {"team": "payments"}}, "labels"),
+    "with a long story": (lambda: {"annotations": {"sandbox.dev/x": "a" * 2049}}, "2048 bytes"),
+    "with many stories": (lambda: {"annotations": {f"sandbox.dev/x{i}": "" for i in range(40)}}, "40 annotations"),
     "with rights in the cloud": (lambda: {"annotations": {"iam.amazonaws.com/permitted": ".*"}}, "annotations"),
     "on nodes of its choice": (
         lambda: {"annotations": {"scheduler.alpha.kubernetes.io/node-selector": "pool=gpu"}},
@@ -240,9 +270,17 @@ def test_no_sandbox_is_made(ground: Ground, way: str) -> None:
 
 
 def test_no_sandbox_is_made_under_a_name_of_the_system(ground: Ground) -> None:
-    for name in ("kube-mine", "sandbox-system", "openshift-mine"):
+    for name in ("kube-mine", "sandbox-system", "openshift-mine", "istio-mine", "gatekeeper-system", "monitoring"):
         here: dict[str, Any] = {"name": name, "labels": {labels.NAME: name}, "annotations": {labels.NAMESPACE: name}}
         ground.create(ground.dana, ground.manifest(ground.dana, **here)).refused("not for sandboxes")
+
+
+@pytest.mark.parametrize("name", ["ci", "robots", "shared-kafka"])
+def test_no_sandbox_is_made_under_a_name_to_which_the_values_give_something(ground: Ground, name: str) -> None:
+    """Its ServiceAccounts would be CI, or its pods what others' sandboxes may reach."""
+    here: dict[str, Any] = {"name": name, "labels": {labels.NAME: name}, "annotations": {labels.NAMESPACE: name}}
+
+    ground.create(ground.dana, ground.manifest(ground.dana, **here)).refused("not for sandboxes")
 
 
 def test_no_sandbox_is_made_that_kubernetes_would_not_end(ground: Ground) -> None:
@@ -306,6 +344,10 @@ CHANGES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "be younger": (lambda: note(**{labels.CREATED_AT: after(hours=-1)}), "never change"),
     "be another namespace": (lambda: note(**{labels.NAMESPACE: "kube-system"}), "never change"),
     "keep it from ending": (lambda: {"metadata": {"finalizers": ["example.com/never"]}}, "finalizers"),
+    "tell a long story": (lambda: note(**{"sandbox.dev/x": "é" * 1025}), "2048 bytes"),
+    "tell many stories": (lambda: note(**{f"sandbox.dev/x{i}": "" for i in range(40)}), "40 annotations"),
+    "say that it is ending": (lambda: note(**{labels.PHASE: "Terminating"}), "phase"),
+    "say what no terminal should show": (lambda: note(**{labels.PHASE: "\x1b[2J"}), "phase"),
     "have rights in the cloud": (lambda: note(**{"iam.amazonaws.com/permitted": ".*"}), "annotations"),
 }
 
@@ -399,6 +441,13 @@ def test_an_owner_lets_nobody_in_by_changing_a_binding(ground: Ground, mine: str
     ground.dana.merge(path, {"subjects": [group("system:authenticated")]}).refused("owner, its creator")
 
 
+def test_a_role_binding_has_no_crowd_of_subjects(ground: Ground, mine: str) -> None:
+    crowd = [account(mine, f"a{number}") for number in range(21)]
+
+    ground.dana.create(bindings(mine), ground.binding(mine, *crowd)).refused("20 subjects")
+    ground.dana.create(bindings(mine), ground.binding(mine, *crowd[:20]), dryRun="All").ok()
+
+
 @pytest.mark.parametrize("role", ["cluster-admin", "admin", "edit", "system:node"])
 def test_an_owner_binds_no_strong_role(ground: Ground, mine: str, role: str) -> None:
     ground.dana.create(bindings(mine), ground.binding(mine, user(ground.dana.user), role=role)).refused()
@@ -459,6 +508,35 @@ def test_a_guardrail_is_not_deleted(ground: Ground, mine: str, rail: str) -> Non
 
 def test_the_network_policy_is_not_deleted(ground: Ground, mine: str) -> None:
     ground.dana.delete(network_policies(mine, "/sandbox-default-deny")).refused("cannot be deleted")
+
+
+RAILS = {
+    "resourcequotas/sandbox": "api/v1",
+    "limitranges/sandbox": "api/v1",
+    "networkpolicies/sandbox-default-deny": "apis/networking.k8s.io/v1",
+    "configmaps/sandbox-record": "api/v1",
+}
+# Owned by what is not there: the garbage collector, which may do everything, deletes it.
+ORPHANED = [{"apiVersion": "v1", "kind": "ConfigMap", "name": "no", "uid": "11111111-2222-3333-4444-555555555555"}]
+
+
+@pytest.mark.parametrize("rail", RAILS)
+def test_a_guardrail_is_not_left_to_the_garbage_collector(ground: Ground, mine: str, rail: str) -> None:
+    path = inside(mine, rail, RAILS[rail])
+
+    ground.dana.merge(path, {"metadata": {"ownerReferences": ORPHANED}}).refused("owned by no object")
+    ground.dana.merge(path, {"metadata": {"finalizers": ["example.com/hold"]}}).refused("no finalizers")
+
+
+def test_no_guardrail_is_made_for_the_garbage_collector(ground: Ground) -> None:
+    name = ground.own(ground.dana)
+    for rail in guardrails(ground.profile("small"), name):
+        owned = changed(rail, {"ownerReferences": ORPHANED})
+        ground.dana.apply(path_of(owned), owned).refused("owned by no object")
+        ground.dana.apply(path_of(rail), rail).ok()
+    uid = ground.dana.get(f"/api/v1/namespaces/{name}").ok()["metadata"]["uid"]
+    record = changed(config_map(name, "sandbox-record", namespaceUID=uid), {"ownerReferences": ORPHANED})
+    ground.dana.create(inside(name, "configmaps"), record).refused("owned by no object")
 
 
 def test_guardrails_are_not_deleted_all_together(ground: Ground, mine: str) -> None:
@@ -649,6 +727,12 @@ def ingress(name: str, host: str | None) -> Manifest:
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": {"rules": [rule]}}
 
 
+def without_limit(*resources: str) -> Manifest:
+    """A container whose limits of these are 0, which is none."""
+    nothing = dict.fromkeys(resources, "0")
+    return {"name": "free", "image": "registry.invalid/none:1", "resources": {"requests": nothing, "limits": nothing}}
+
+
 PODS: dict[str, tuple[Manifest, str]] = {
     "privileged": (
         {"containers": [{"name": "main", "image": "none", "securityContext": {"privileged": True}}]},
@@ -659,6 +743,17 @@ PODS: dict[str, tuple[Manifest, str]] = {
     "on a node of its choice": ({"nodeName": "control-plane"}, "nodeName"),
     "before all others": ({"priorityClassName": "system-node-critical"}, "PriorityClass"),
     "before some others": ({"priorityClassName": "other"}, "PriorityClass"),
+    "without limits": ({"containers": [without_limit("cpu", "memory")]}, "a limit of 0 is no limit"),
+    "without a limit of memory": ({"containers": [without_limit("memory")]}, "a limit of 0 is no limit"),
+    "with an init container without limits": (
+        {"initContainers": [without_limit("cpu")]},
+        "a limit of 0 is no limit",
+    ),
+    "with a sidecar without limits": (
+        {"initContainers": [{**without_limit("cpu", "memory"), "restartPolicy": "Always"}]},
+        "a limit of 0 is no limit",
+    ),
+    "that takes ten years to end": ({"terminationGracePeriodSeconds": 315_360_000}, "300 seconds"),
 }
 
 
@@ -684,6 +779,53 @@ def test_a_pod_of_a_controller_is_held_to_it_too(ground: Ground, mine: str) -> N
     ground.dana.delete(inside(mine, "deployments/hurry", "apis/apps/v1")).ok()
 
 
+def test_a_pod_has_its_limits_ever_after(ground: Ground, mine: str) -> None:
+    ground.dana.create(inside(mine, "pods"), pod(mine, "limited")).ok()
+    free = {**without_limit("cpu"), "name": "main"}
+    free["resources"] = {part: {"cpu": "0", "memory": "64Mi"} for part in ("requests", "limits")}
+
+    patch = {"spec": {"containers": [free]}}
+    ground.dana.ask(
+        "PATCH", inside(mine, "pods/limited/resize"), patch, content_type="application/strategic-merge-patch+json"
+    ).refused("a limit of 0 is no limit")
+
+
+@pytest.fixture
+def running(ground: Ground, mine: str) -> Iterator[Callable[..., None]]:
+    """Makes pods that are on a node, as far as the API server knows: only those take their time to end."""
+    node = f"none-{os.getpid()}"
+    ground.admin.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}).ok()
+    made: list[str] = []
+
+    def run(name: str, **spec: Any) -> None:
+        ground.dana.create(inside(mine, "pods"), pod(mine, name, **spec)).ok()
+        made.append(name)
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+        ground.admin.create(inside(mine, f"pods/{name}/binding"), binding).ok()
+        ground.admin.merge(inside(mine, f"pods/{name}/status"), {"status": {"phase": "Running"}}).ok()
+
+    yield run
+    for name in made:
+        ground.admin.delete(inside(mine, f"pods/{name}"), gracePeriodSeconds="0")
+    ground.admin.delete(f"/api/v1/nodes/{node}").ok()
+
+
+def test_a_pod_does_not_take_years_to_end(ground: Ground, mine: str, running: Callable[..., None]) -> None:
+    path = inside(mine, "pods/ending")
+    running("ending", terminationGracePeriodSeconds=300)
+    years = {"gracePeriodSeconds": 315_360_000}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "ending", "namespace": mine}}
+
+    ground.dana.delete(path, gracePeriodSeconds="315360000").refused("300 seconds")
+    ground.dana.delete(inside(mine, "pods"), gracePeriodSeconds="315360000").refused("300 seconds")
+    ground.dana.ask("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions", **years}).refused("300 seconds")
+    ground.dana.create(f"{path}/eviction", {**eviction, "deleteOptions": years}).refused("300 seconds")
+    assert "deletionTimestamp" not in ground.dana.get(path).ok()["metadata"]
+    ground.dana.create(f"{path}/eviction", {**eviction, "deleteOptions": {"dryRun": ["All"]}}).ok()
+    ground.dana.delete(path).ok()
+
+
 def test_a_pod_gets_no_privileged_container_afterwards(ground: Ground, mine: str) -> None:
     ground.dana.create(inside(mine, "pods"), pod(mine, "plain")).ok()
     path = inside(mine, "pods/plain/ephemeralcontainers")
@@ -698,6 +840,16 @@ SERVICES: dict[str, tuple[Manifest, str]] = {
     "on every node": ({"type": "NodePort"}, "exceeded quota"),
     "with a load balancer": ({"type": "LoadBalancer"}, "exceeded quota"),
     "with others' addresses": ({"externalIPs": ["10.0.0.1"]}, "externalIPs"),
+    "by the name of another host": ({"type": "ExternalName", "externalName": "www.example.com"}, "ExternalName"),
+    "by the name of an address": ({"type": "ExternalName", "externalName": "169.254.169.254"}, "ExternalName"),
+    "by the API server's name": (
+        {"type": "ExternalName", "externalName": "kubernetes.default.svc.cluster.local"},
+        "ExternalName",
+    ),
+    "by a name of the system's": (
+        {"type": "ExternalName", "externalName": "webhook.gatekeeper-system.svc.cluster.local"},
+        "ExternalName",
+    ),
 }
 
 
@@ -714,11 +866,42 @@ def test_no_service_becomes_one_that_opens_a_sandbox(ground: Ground, mine: str) 
 
     ground.dana.merge(path, {"spec": {"externalIPs": ["10.0.0.1"]}}).refused("externalIPs")
     ground.dana.merge(path, {"spec": {"type": "NodePort"}}).refused("exceeded quota")
+    outside = {"type": "ExternalName", "externalName": "www.example.com", "clusterIP": None, "clusterIPs": None}
+    ground.dana.merge(path, {"spec": outside}).refused("ExternalName")
+
+
+def test_services_lead_to_those_of_a_base(ground: Ground, mine: str) -> None:
+    """As `sandbox up --base` makes them."""
+    spec = {"type": "ExternalName", "externalName": "catalogue.shop-qa.svc.cluster.local"}
+
+    ground.dana.create(inside(mine, "services"), service(mine, "catalogue", **spec)).ok()
 
 
 @pytest.mark.parametrize("host", [None, f"shop.{DOMAIN}", "shop.example.com", "*.sandbox.example.com"])
 def test_no_ingress_takes_anothers_host(ground: Ground, mine: str, host: str | None) -> None:
     ground.dana.create(ingresses(mine), ingress("bad", host)).refused("hosts of a sandbox")
+
+
+HOSTS_BY_ANNOTATION = [
+    "nginx.ingress.kubernetes.io/server-alias",
+    "nginx.ingress.kubernetes.io/configuration-snippet",
+    "nginx.ingress.kubernetes.io/server-snippet",
+    "external-dns.alpha.kubernetes.io/hostname",
+]
+
+
+@pytest.mark.parametrize("key", HOSTS_BY_ANNOTATION)
+def test_no_ingress_takes_anothers_host_by_an_annotation(ground: Ground, mine: str, key: str) -> None:
+    whole = changed(ingress("bad", f"{mine}.{DOMAIN}"), {"annotations": {key: "www.example.com"}})
+
+    ground.dana.create(ingresses(mine), whole).refused("no other hosts")
+
+
+def test_no_service_takes_anothers_host_by_an_annotation(ground: Ground, mine: str) -> None:
+    named = {"external-dns.alpha.kubernetes.io/hostname": "www.example.com"}
+    whole = changed(service(mine, "bad"), {"annotations": named})
+
+    ground.dana.create(inside(mine, "services"), whole).refused("no names")
 
 
 def test_endpoints_are_not_written_by_hand(ground: Ground, mine: str) -> None:
@@ -783,7 +966,8 @@ def test_the_clean_up_deletes_nothing_else(ground: Ground, cleaner: Any, mine: s
     for name in (ground.stranger_namespace, "robots", "sandbox-system"):
         cleaner.delete(f"/api/v1/namespaces/{name}").refused("sandboxes only")
         cleaner.merge(f"/api/v1/namespaces/{name}", note(**{labels.PHASE: "Ready"})).refused("sandboxes only")
-    cleaner.merge(f"/api/v1/namespaces/{mine}", label(**{labels.MANAGED_BY: None})).refused("changes nothing")
+    # By this policy or by that of namespaces: one of those that refuse is named.
+    cleaner.merge(f"/api/v1/namespaces/{mine}", label(**{labels.MANAGED_BY: None})).refused("Policy 'sandbox-")
     cleaner.merge(f"/api/v1/namespaces/{mine}", note(**{labels.EXPIRES_AT: after(hours=1)})).refused("changes nothing")
     cleaner.get(inside(mine, "secrets")).refused("cannot list")
     cleaner.get(inside(mine, "configmaps/kube-root-ca.crt")).refused("cannot get")

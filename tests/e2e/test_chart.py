@@ -82,6 +82,13 @@ def test_what_is_switched_off_is_not_there() -> None:
     assert "sandbox-owner" not in named(render("--set", "access.create=false"), "ClusterRole")
 
 
+def test_a_pattern_that_is_none_is_refused_when_it_is_rendered() -> None:
+    done = helm(None, "template", "sandbox", str(CHART), *_SYSTEM, "--set", "admission.reservedNames={(}")
+
+    assert done.returncode != 0
+    assert "error parsing regexp" in done.stderr
+
+
 def test_a_profile_is_taken_away_and_one_without_a_network_policy_asks_for_none() -> None:
     without = render("--set", "profiles.large=null", "--set", "profiles.small.network=open")
 

@@ -52,6 +52,7 @@ def test_its_defaults_are_allowed_by_its_schema() -> None:
         {"admission": {"enable": True}},
         {"admission": {"enabled": "yes"}},
         {"admission": {"exempt": {"groups": [""]}}},
+        {"admission": {"reservedNames": "default"}},
         {"access": {"developerGroups": "sandbox-developers"}},
         {"cleanup": {"schedule": "often"}},
         {"cleanup": {"image": {"digest": "latest"}}},

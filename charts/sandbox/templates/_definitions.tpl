@@ -159,6 +159,43 @@ owner's role, and may not delete RoleBindings there.
 (authorizer.group("rbac.authorization.k8s.io").resource("clusterroles").namespace(request.namespace).name("sandbox-owner").check("bind").allowed() && !authorizer.group("rbac.authorization.k8s.io").resource("rolebindings").namespace(request.namespace).check("delete").allowed())
 {{- end }}
 
+{{/* Whether somebody may finish namespaces that end, as the namespace controller does. No owner of a sandbox may. */}}
+{{- define "sandbox.finishes" -}}
+authorizer.group("").resource("namespaces").subresource("finalize").check("update").allowed()
+{{- end }}
+
+{{/*
+Namespaces to which these values give something, by a name that a sandbox would only have to take: those of
+ServiceAccounts, and those that profiles let out to.
+*/}}
+{{- define "sandbox.namedNamespaces" -}}
+{{- $named := list "sandbox-system" -}}
+{{- range concat .Values.access.developerGroups .Values.access.ciGroups .Values.access.sharing.groups .Values.admission.exempt.groups -}}
+{{- if hasPrefix "system:serviceaccounts:" . }}{{ $named = append $named (trimPrefix "system:serviceaccounts:" .) }}{{ end -}}
+{{- end -}}
+{{- range concat .Values.access.sharing.users .Values.admission.exempt.users -}}
+{{- if hasPrefix "system:serviceaccount:" . }}{{ $named = append $named (index (splitList ":" .) 2) }}{{ end -}}
+{{- end -}}
+{{- range .Values.profiles -}}
+{{- range .egress -}}
+{{- with .namespace }}{{ $named = append $named . }}{{ end -}}
+{{- with .namespaceLabels }}{{ with get . "kubernetes.io/metadata.name" }}{{ $named = append $named . }}{{ end }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $named | uniq | sortAlpha | toJson -}}
+{{- end }}
+
+{{/* Patterns of names that are not for sandboxes; one that is no regular expression fails here and not on every request. */}}
+{{- define "sandbox.reservedNames" -}}
+{{- range .Values.admission.reservedNames }}{{ $_ := mustRegexMatch . "" }}{{ end -}}
+{{- concat (list "^(kube-|openshift-|default$)") .Values.admission.reservedNames | uniq | toJson -}}
+{{- end }}
+
+{{/* No annotation by which an ingress controller or external-dns would take hosts that are not in the spec. */}}
+{{- define "sandbox.noHostsByAnnotation" -}}
+object.metadata.?annotations.orValue({}).all(key, !["server-alias", "snippet", "external-dns"].exists(word, key.contains(word)))
+{{- end }}
+
 {{/* Only requests in sandboxes. The label cannot be taken off one (policy sandbox-namespaces), so this is safe. */}}
 {{- define "sandbox.inSandboxes" -}}
 namespaceSelector:
