@@ -8,6 +8,8 @@ from sandbox.cli.options import Common, Selection
 from sandbox.cli.reporter import command_line, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sandbox.cluster.client import Cluster
     from sandbox.model.sandbox import Sandbox
 
@@ -26,6 +28,16 @@ async def chosen(cluster: Cluster, common: Common, selection: Selection, name: s
         prefix = common.target().namespace_prefix
         given = await inspect.default_sandbox_name(cluster, owner=selection.owner, prefix=prefix)
     return await inspect.find_sandbox(cluster, given)
+
+
+async def all_chosen(cluster: Cluster, common: Common, selection: Selection, names: Sequence[str]) -> list[Sandbox]:
+    """The sandboxes that were named, each once; without names, the one that :func:`chosen` gives.
+
+    Raises:
+        as :func:`chosen`.
+    """
+    wanted: list[str | None] = [*dict.fromkeys(names)] or [None]
+    return [await chosen(cluster, common, selection, name) for name in wanted]
 
 
 def same_as(common: Common, cluster: Cluster, *arguments: str, namespace: str = "") -> None:

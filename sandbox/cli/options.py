@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 Output = Annotated[Format, typer.Option("-o", "--output", help="How the data is written.", case_sensitive=False)]
 Watch = Annotated[bool, typer.Option("-w", "--watch", help="Keep watching and show changes.")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME",
+        autocompletion=complete_sandboxes,
+        show_default=False,
+        help="Default: the current branch's sandbox.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")]
 
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sandbox.cli.completion import complete_sandboxes
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, Output, Selection, Yes
+from sandbox.cli.options import Common, DryRun, Names, Output, Selection, Yes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,15 +18,7 @@ if TYPE_CHECKING:
 def down(
     common: Common,
     selection: Selection,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME",
-            autocompletion=complete_sandboxes,
-            show_default=False,
-            help="Default: the current branch's sandbox.",
-        ),
-    ] = None,
+    names: Names = None,
     all_: Annotated[bool, typer.Option("--all", help="All sandboxes of one owner: --all --owner me.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is gone.")] = True,
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long being gone may take.")] = "5m",

@@ -56,13 +56,12 @@ async def each(
     """Change the ends of the sandboxes that were named; one that cannot be stops none of the others."""
     import asyncio
 
-    from sandbox.cli.connect import chosen
+    from sandbox.cli.connect import all_chosen
     from sandbox.cluster.client import Cluster
     from sandbox.model.errors import SandboxError
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        wanted: list[str | None] = [*dict.fromkeys(names)] or [None]
-        sandboxes = [await chosen(cluster, common, selection, name) for name in wanted]
+        sandboxes = await all_chosen(cluster, common, selection, names)
 
         async def one(sandbox: Sandbox) -> Moved | Exception:
             try:

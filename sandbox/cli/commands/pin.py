@@ -6,30 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sandbox.cli.completion import complete_sandboxes
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, Output, Selection
+from sandbox.cli.options import Common, DryRun, Names, Output, Selection
 
 if TYPE_CHECKING:
     from sandbox.cluster.client import Cluster
     from sandbox.lifecycle.expiry import Moved
     from sandbox.model.sandbox import Sandbox
 
-_Names = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="NAME",
-        autocompletion=complete_sandboxes,
-        show_default=False,
-        help="Default: the current branch's sandbox.",
-    ),
-]
-
 
 def pin(
     common: Common,
     selection: Selection,
-    names: _Names = None,
+    names: Names = None,
     until: Annotated[
         str,
         typer.Option("--until", metavar="DATE", help="A date (its end, UTC) or an RFC 3339 time.", show_default=False),
@@ -62,7 +51,7 @@ def pin(
 def unpin(
     common: Common,
     selection: Selection,
-    names: _Names = None,
+    names: Names = None,
     dry_run: DryRun = False,
     output: Output = Format.TABLE,
 ) -> None:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sandbox.cli.completion import complete_sandboxes
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, Output, Selection
+from sandbox.cli.options import Common, DryRun, Names, Output, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -17,21 +16,11 @@ if TYPE_CHECKING:
     from sandbox.lifecycle.sleep import Slept
     from sandbox.model.sandbox import Sandbox
 
-_Names = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="NAME",
-        autocompletion=complete_sandboxes,
-        show_default=False,
-        help="Default: the current branch's sandbox.",
-    ),
-]
-
 
 def sleep(
     common: Common,
     selection: Selection,
-    names: _Names = None,
+    names: Names = None,
     dry_run: DryRun = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -49,7 +38,7 @@ def sleep(
 def wake(
     common: Common,
     selection: Selection,
-    names: _Names = None,
+    names: Names = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until what was woken is ready.")] = True,
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long that may take.")] = "5m",
     dry_run: DryRun = False,
@@ -86,12 +75,11 @@ async def _each(
 ) -> list[Slept]:
     import asyncio
 
-    from sandbox.cli.connect import chosen
+    from sandbox.cli.connect import all_chosen
     from sandbox.cluster.client import Cluster
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        wanted: list[str | None] = [*dict.fromkeys(names)] or [None]
-        sandboxes = [await chosen(cluster, common, selection, name) for name in wanted]
+        sandboxes = await all_chosen(cluster, common, selection, names)
         return list(await asyncio.gather(*(change(cluster, sandbox) for sandbox in sandboxes)))
 
 
