@@ -113,7 +113,13 @@ class Helm:
         """
         async with self._asking:
             if self._version is None:
-                self._version = (await asyncio.to_thread(versions_of, {"helm": self._path()}))["helm"]
+                path = self._path()
+                found = (await asyncio.to_thread(versions_of, {"helm": path})).get("helm", "unknown")
+                if found == "unknown":
+                    raise OperationFailed(
+                        "helm does not say its version", why=f"`{path} version` failed or gave no answer in time"
+                    )
+                self._version = found
         return self._version
 
     async def template(

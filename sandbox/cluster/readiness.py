@@ -29,6 +29,8 @@ _DEFAULT_BACKOFF_LIMIT = 6
 # A container without a readiness probe is ready as soon as it runs, also when it is about to crash: it has to stay
 # up this long (by Kubernetes' whole seconds) before anybody may call it ready.
 STAYS_UP_S = 2.5
+# One that has crashed before has to stay up longer: a busy kubelet tells of the next crash seconds late.
+_STAYS_UP_AFTER_CRASH_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -377,7 +379,7 @@ def restarted_symptom(pod: Manifest, service: str, now: datetime) -> Symptom | N
         if container["name"] not in unprobed or began is None or not _ended_badly(pod, container, ended):
             continue
         up = (now - began).total_seconds()
-        if up < STAYS_UP_S:
+        if up < _STAYS_UP_AFTER_CRASH_S:
             name, restarts = pod["metadata"]["name"], container.get("restartCount", 0)
             why = _crash_message(ended, f"started again {max(up, 0):.0f}s ago, {restarts} restarts so far")
             reason = "OOMKilled" if ended.get("reason") == "OOMKilled" else ended.get("reason") or "Error"

@@ -41,9 +41,10 @@ async def load_records(cluster: Cluster, namespace: str) -> list[Record]:
     Raises:
         Refused: a record is there that cannot be read: it was changed by hand, or is from a newer version.
     """
-    parts = await _parts(cluster, namespace)
-    # Unpacking megabytes of JSON would hold up everything else that runs.
-    return await asyncio.to_thread(lambda: [_decode(parts[n]) for n in sorted(parts) if _complete(parts[n])])
+    found, errors = await readable_records(cluster, namespace)
+    if errors:
+        raise errors[0]
+    return found
 
 
 async def readable_records(cluster: Cluster, namespace: str) -> tuple[list[Record], list[Refused]]:
@@ -53,6 +54,7 @@ async def readable_records(cluster: Cluster, namespace: str) -> tuple[list[Recor
     errors: list[Refused] = []
     for number in sorted(number for number in parts if _complete(parts[number])):
         try:
+            # Unpacking megabytes of JSON would hold up everything else that runs.
             found.append(await asyncio.to_thread(_decode, parts[number]))
         except Refused as error:
             errors.append(error)

@@ -203,9 +203,7 @@ def service_statuses(
         if not name and not workloads:
             continue
         entry = record.services.get(name) if record else None
-        crashed = sum(
-            readiness.restarted_symptom(m, name, now) is not None for m in members[name] if m["kind"] == "Pod"
-        )
+        crashed = _crashed(workloads, [m for m in members[name] if m["kind"] == "Pod"], name, now)
         found.append(
             ServiceStatus(
                 name=name,
@@ -221,6 +219,20 @@ def service_statuses(
             )
         )
     return tuple(found)
+
+
+def _crashed(workloads: Sequence[WorkloadStatus], pods: Sequence[Manifest], service: str, now: datetime) -> int:
+    """How many pods their workloads count as ready although they crash."""
+    between = sum(readiness.restarted_symptom(pod, service, now) is not None for pod in pods)
+    if any(workload.state != "ready" for workload in workloads):
+        return between
+    # Workloads and pods are listed one after the other: a pod can have crashed after its workload was read.
+    symptoms = (symptom for pod in pods if not _of_job(pod) for symptom in readiness.pod_symptoms(pod, service))
+    return between + sum(symptom.crash and symptom.restarts > 0 for symptom in symptoms)
+
+
+def _of_job(pod: Manifest) -> bool:
+    return any(owner.get("kind") == "Job" for owner in pod["metadata"].get("ownerReferences") or ())
 
 
 def _counts(manifest: Manifest) -> bool:
@@ -295,7 +307,7 @@ def _symptoms(
         began = readiness.time_of(manifest["metadata"].get("creationTimestamp"))
         if manifest["kind"] == "Pod" and uid in unready:
             owners = {owner.get("uid") for owner in manifest["metadata"].get("ownerReferences") or ()}
-            if owners and not owners & unready:
+            if _of_job(manifest) and not owners & unready:
                 # The failed tries of a Job that came through in the end are nobody's business.
                 continue
             for symptom in readiness.pod_symptoms(manifest, service):

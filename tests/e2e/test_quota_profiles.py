@@ -7,6 +7,7 @@ from typing import Any
 
 from sandbox.cluster.providers import ClusterInfo
 from tests.conftest import kubectl
+from tests.e2e.bounded import until
 from tests.e2e.projects import GitProject, Namespace, Tool, config_map, deployment, documents
 
 
@@ -17,6 +18,11 @@ def profile(name: str, hard: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def write_profile(project: GitProject, written: dict[str, Any]) -> None:
     project.write({f"quotas/{written['name']}.yaml": documents(written)})
+
+
+def _idle_row(tool: Tool, name: str) -> dict[str, Any] | None:
+    rows = tool.run("quota", "usage", "--idle", "1s", "-o", "json").ok().data
+    return next((row for row in rows if row["name"] == name and row["idle"]), None)
 
 
 def test_one_sandbox_too_many_is_refused_before_anything_is_built(
@@ -133,8 +139,7 @@ def test_a_sandbox_that_takes_all_of_its_quota_is_deployed_and_one_less_is_refus
     lines = tool.run("quota", "usage", project.name).ok().out
     assert "100%" in lines
     assert f"Sandbox {project.name} of " in lines
-    rows = tool.run("quota", "usage", "--idle", "1s", "-o", "json").ok().data
-    (row,) = (row for row in rows if row["name"] == project.name)
+    row = until(lambda: _idle_row(tool, project.name), "the sandbox is idle for a second")
     assert row["idle"].startswith("no deployment for ")
     assert {use["resource"]: use["used"] for use in row["resources"]}["pods"] == "2"
     groups = tool.run("quota", "usage", "--by", "project", "-o", "json").ok().data

@@ -81,6 +81,14 @@ async def test_an_upgrade_takes_over_fields_waits_for_nothing_and_shows_no_value
     assert SECRET not in json.dumps(call["env"])
 
 
+async def test_a_helm_that_does_not_run_is_said(tmp_path: Path) -> None:
+    broken = tmp_path / "helm"
+    broken.write_text("#!/nowhere/interpreter\n")
+    broken.chmod(0o755)
+    with pytest.raises(OperationFailed, match="helm does not say its version"):
+        await Helm(tmp_path / "kubeconfig", "ctx", str(broken)).version()
+
+
 async def test_nothing_is_a_shell(helm: Helm, recorder: Path, tmp_path: Path) -> None:
     name = "$(touch pwned); `id` 'quoted' \"double\""
     await helm.install_or_upgrade(name, tmp_path / "chart", {}, "shop", timeout=5)

@@ -94,7 +94,7 @@ def test_a_crash_loop_is_a_failure_with_its_reason(restarts: int, state: str) ->
 
 
 @pytest.mark.parametrize(
-    ("up_for", "probe", "state", "ready"), [(1, {}, "failed", 0), (3, {}, "ready", 1), (1, {"httpGet": {}}, "ready", 1)]
+    ("up_for", "probe", "state", "ready"), [(4, {}, "failed", 0), (6, {}, "ready", 1), (1, {"httpGet": {}}, "ready", 1)]
 )
 def test_a_container_between_two_crashes_is_not_ready(
     up_for: int, probe: dict[str, Any], state: str, ready: int
@@ -109,6 +109,20 @@ def test_a_container_between_two_crashes_is_not_ready(
     web = look(deployment("web", 1), pod("web-1", "web", container=again, containers=[main]))["web"]
     assert (web.state, web.ready) == (state, ready)
     assert [finding.exit_code for finding in web.findings] == ([3] if state == "failed" else [])
+
+
+def test_a_pod_that_crashed_after_its_workload_was_listed_is_not_ready() -> None:
+    replica_set = {
+        **thing("ReplicaSet", "web-1", api="apps/v1", owner="Deployment-web"),
+        "spec": {"replicas": 2},
+        "status": {"replicas": 2, "readyReplicas": 2, "availableReplicas": 2},
+    }
+    pods = [pod("web-1", "web", container=crashing(2)), pod("web-2", "web")]
+    for each in pods:
+        each["metadata"]["ownerReferences"] = [{"uid": "ReplicaSet-web-1", "kind": "ReplicaSet", "controller": True}]
+    web = look(deployment("web", 2, 2), replica_set, *pods)["web"]
+    assert (web.state, web.ready, web.desired) == ("failed", 1, 2)
+    assert [finding.pod for finding in web.findings] == ["web-1"]
 
 
 def test_replicas_that_fail_alike_are_one_finding() -> None:
@@ -150,7 +164,7 @@ def test_a_job_that_came_through_in_the_end_has_no_findings() -> None:
         "status": {"succeeded": 1, "conditions": [done]},
     }
     failed = pod("migrate-1", "x", container={"ready": False, "state": {"terminated": {"exitCode": 1}}})
-    failed["metadata"]["ownerReferences"] = [{"uid": "Job-migrate", "controller": True}]
+    failed["metadata"]["ownerReferences"] = [{"uid": "Job-migrate", "kind": "Job", "controller": True}]
     failed["status"]["phase"] = "Failed"
     known = record(web=service_record(("batch", "Job", "migrate")))
     web = look(job, failed, record=known)["web"]
