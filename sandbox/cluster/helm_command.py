@@ -73,15 +73,7 @@ class HelmCommand(pyhelm3.Command):  # type: ignore[misc]
         """
         if input is not None:
             input = json_for_yaml(json.loads(input)).encode()
-        process = await asyncio.create_subprocess_exec(
-            *self.argv(command),
-            stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=helm_environment(),
-            start_new_session=True,
-            preexec_fn=_end_with_parent(),
-        )
+        process = await _started(self.argv(command), reads=input is not None)
         try:
             stdout, stderr = await process.communicate(input)
         finally:
@@ -97,6 +89,27 @@ def helm_environment() -> dict[str, str]:
     """Helm's environment: ours, without what would lead it to another cluster or storage."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OVERRIDES)}
     return {**_MEMORY, **environment, "HELM_DRIVER": "secret"}
+
+
+async def _started(argv: list[str], *, reads: bool) -> asyncio.subprocess.Process:
+    """Start Helm. Cancelled in that moment, it is ended as later on: asyncio would kill Helm alone, then wait until
+    the children that it leaves have closed their ends of its pipes."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE if reads else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=helm_environment(),
+            start_new_session=True,
+            preexec_fn=_end_with_parent(),
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _end(await starting)
+        raise
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
