@@ -40,7 +40,7 @@ setup: $(READY) ## The virtual environment with the tool in it
 # then the cluster's tests, whose closing line is the last one.
 .PHONY: test
 test: $(READY) ## Everything: style, types, import contract, unit tests, end-to-end tests on a real cluster
-	@scripts/install-packages examples
+	@scripts/install-packages examples browser
 	@$(MAKE) -k -j4 --output-sync=target lint types imports unit binaries
 	@$(BIN)/pytest tests/e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile $(PYTEST_ARGS)
 
@@ -63,7 +63,7 @@ unit: $(READY) ## Unit tests: no cluster, no network
 
 .PHONY: e2e
 e2e: $(READY) binaries ## End-to-end tests on the embedded cluster
-	@scripts/install-packages examples
+	@scripts/install-packages examples browser
 	@$(BIN)/pytest tests/e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile $(PYTEST_ARGS)
 
 .PHONY: binaries

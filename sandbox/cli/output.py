@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Generic, TextIO, TypeVar
 
 from sandbox.cli.formats import Format
 from sandbox.model.durations import format_duration, to_rfc3339
+from sandbox.model.errors import OperationFailed
 
 T = TypeVar("T")
 
@@ -66,6 +67,26 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def write_file(target: Path, text: str) -> None:
+    """Write a file that somebody named, whole or not at all.
+
+    Raises:
+        OperationFailed: it cannot be written there.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        if target.exists() and not target.is_file():
+            # Such as /dev/stdout: there is nothing to replace.
+            target.write_text(text, encoding="utf-8", errors="backslashreplace")
+            return
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.replace(target)
+    except OSError as error:
+        raise OperationFailed(f"{target} cannot be written", why=error.strerror or str(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write(text: str, *, newline: bool = True) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -228,6 +229,22 @@ def test_no_secret_value_is_in_it_in_any_form(broken: Broken) -> None:
     everything = b"".join(data for _, data in contents(broken.store))
     assert b"redacted-" in everything
     assert b"hmac-" in everything
+
+
+def test_it_is_one_page_for_a_browser(keeper: Tool, broken: Broken, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    said = shown(keeper, broken.after, "--html", str(file))
+    assert said.out.strip() == str(file)
+    page = file.read_text()
+    headline = escape(shown(keeper, broken.after, "-o", "json").data["findings"][0]["reason"])
+    assert headline in page.partition("<h1>")[2].partition("</h1>")[0]
+    assert "Helm release web: values, revision 1 to 2" in page
+    assert 'class="crashed"' in page
+    assert not [secret for secret in (PASSWORD, URL_PASSWORD, "newer-token-12345") if secret in page]
+    keeper.run("capture", "show", broken.after, "--html", str(tmp_path / "none" / "page.html")).failed(
+        1, "cannot be written"
+    )
+    keeper.run("capture", "show", broken.after, "--html", str(file), "--items").failed(2, "--html")
 
 
 def test_taking_it_changed_nothing(broken: Broken) -> None:

@@ -250,12 +250,43 @@ def show(
         str | None, typer.Option("--item", metavar="PATH", help="Write the contents of one item to standard output.")
     ] = None,
     items: Annotated[bool, typer.Option("--items", help="List everything that was looked at.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write one self-contained page for a browser: timeline, logs, …"),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Show a capture: what failed and why, in which versions, and what is missing."""
     from sandbox.cli.run import run
+    from sandbox.model.errors import InvalidInput
 
+    if sum((item is not None, items, html is not None)) > 1:
+        raise InvalidInput("--item, --items and --html do not go together", hint="choose one")
+    if html is not None:
+        run(_write_page(common, identifier, store, html))
+        return
     run(_show(common, identifier, store, item, items, output))
+
+
+async def _write_page(common: Common, identifier: str, given: str | None, target: Path) -> None:
+    from sandbox.capture.bundle import open_bundle
+    from sandbox.capture.catalogue import find
+    from sandbox.capture.report.page import page
+    from sandbox.cli.capture_store import chosen_store
+    from sandbox.cli.output import write, write_file
+
+    store = await chosen_store(common, given)
+    bundle = await open_bundle(store, await find(store, identifier))
+    write_file(target, await page(bundle, commands=_next_commands(bundle.entry, given)))
+    write(str(target))
+
+
+def _next_commands(entry: Entry, store: str | None) -> tuple[tuple[str, str], ...]:
+    """What whoever reads a capture does next, as it works on another machine too."""
+    import shlex
+
+    where = f" --store {shlex.quote(store)}" if store else ""
+    return (("Read an item", f"sandbox capture show {entry.id}{where} --item events.json"),)
 
 
 async def _show(
