@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from sandbox.cli import errors
 from sandbox.cli.options import Common, expand
 from sandbox.cli.parameters import Command, Group
 from sandbox.model.errors import Unreachable
+
+
+# Objects made and not dropped again, before Python looks for those that only refer to each other.
+_GARBAGE_THRESHOLD = 50_000
 
 
 class Entry(NamedTuple):
@@ -280,4 +285,7 @@ app.callback()(expand(_root))
 
 def main() -> None:
     """The console script."""
+    # A command lives for seconds, and importing what it needs makes much and drops nothing: with Python's own bounds,
+    # looking for garbage is a tenth of its CPU time.
+    gc.set_threshold(_GARBAGE_THRESHOLD, 20, 20)
     app(prog_name="sandbox")
