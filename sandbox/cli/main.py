@@ -17,7 +17,6 @@ from sandbox.cli.options import Common, expand
 from sandbox.cli.parameters import Command, Group
 from sandbox.model.errors import Unreachable
 
-
 # Objects made and not dropped again, before Python looks for those that only refer to each other.
 _GARBAGE_THRESHOLD = 50_000
 

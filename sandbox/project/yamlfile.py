@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,11 @@ def near(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'chart'?`` for the known words nearest to a word; empty where none is near."""
     found = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(name) for name in found)}?" if found else ""
+
+
+def near_any(words: Iterable[str], known: Collection[str]) -> str:
+    """The same for several words."""
+    return "".join(near(word, known) for word in sorted(words))
 
 
 def load_yaml(path: Path, *, shown_as: str | None = None) -> LocatedDocument:

@@ -18,6 +18,7 @@ from sandbox.model.errors import InvalidInput
 from sandbox.model.images import ResolvedImage
 from sandbox.model.objects import Manifest, containers, digest, pod_spec, pod_template
 from sandbox.model.record import ChartLock, ImageLock, ServiceLock, ServiceRecord
+from sandbox.project.yamlfile import near_any
 from sandbox.provision import records
 from sandbox.provision.plan import ServicePlan
 from sandbox.render.references import find_references
@@ -82,7 +83,7 @@ async def base_services(
     missing = set(wanted or ()) - set(found) - without
     if missing:
         raise InvalidInput(
-            f"the base {base.title} has no service {', '.join(sorted(missing))}",
+            f"the base {base.title} has no service {', '.join(sorted(missing))}{near_any(missing, found)}",
             why=f"it has {', '.join(sorted(found))}",
             hint="name another place with --base, or declare the service in sandbox.yaml",
         )

@@ -16,7 +16,7 @@ import yaml
 import sandbox
 from sandbox.cluster import discovery, objects, tools
 from sandbox.cluster.client import Cluster
-from sandbox.cluster.errors import Forbidden
+from sandbox.cluster.errors import Forbidden, NotFound
 from sandbox.cluster.helm import Helm
 from sandbox.cluster.platform import read_platform
 from sandbox.images.build import ImageRequest, resolve_images
@@ -31,7 +31,7 @@ from sandbox.project.config import Project, Service
 from sandbox.project.platform import Platform, parse_platform
 from sandbox.project.quotas import QuotaProfile, choose_profile
 from sandbox.project.settings import Settings, load_settings
-from sandbox.project.yamlfile import near
+from sandbox.project.yamlfile import near, near_any
 from sandbox.provision import mocks, preflight, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.base import Base, base_services, shared_services
@@ -44,7 +44,7 @@ from sandbox.provision.profiles import known_profiles
 from sandbox.provision.reporter import Reporter
 from sandbox.provision.request import UpRequest
 from sandbox.provision.selection import Selection, select
-from sandbox.provision.sources import Source, Sources, resolve_locked, resolve_sources
+from sandbox.provision.sources import Declared, Source, Sources, resolve_locked, resolve_others, resolve_own
 from sandbox.provision.target import Target
 from sandbox.render.render import Rendered, RenderRequest, render
 from sandbox.render.setvalues import refuse_set_for_others
@@ -86,43 +86,57 @@ class Planner:
         self.pull_secret: Manifest | None = None
         self._notes: list[str] = []
 
-    async def read_platform(self) -> None:
-        """What the cluster's platform team decided; nothing where the chart is not installed."""
-        self.platform = parse_platform(await read_platform(self.cluster))
+    async def read_platform(self, request: UpRequest) -> None:
+        """What the cluster's platform team decided; nothing where the chart is not installed.
 
-    async def sources(self, request: UpRequest) -> Sources:
-        """The project's files at the commit that was asked for, and the tools' versions held against it."""
-        # git takes its time; what the cluster knows, and the module that runs Helm, are there when it is done.
+        Raises:
+            InvalidInput: a quota profile was asked for that is none of the platform's, and only those count.
+        """
+        self.platform = parse_platform(await read_platform(self.cluster))
+        if request.quota and self.platform.governs_profiles:
+            choose_profile(request.quota, self.platform.profiles)
+
+    async def declared(self, request: UpRequest) -> Declared:
+        """The project at the commit that was asked for, and the tools' versions held against it."""
+        # git takes its time; what the cluster and the tools say, and the module that runs Helm, are there when it is
+        # done.
         ahead = asyncio.ensure_future(self._look_ahead())
         try:
-            sources = await self._resolve(request)
+            declared = await self._resolve(request)
             await ahead
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
-        self.tools = {"sandbox": sandbox.__version__, **await asyncio.to_thread(tools.tool_versions)}
-        self.tools["kubernetes"] = await self.cluster.version()
-        preflight.check_requirements(sources.project.requires, self.tools)
-        self._say_dirt(sources.own, request)
-        self._notes += sources.loaded.notes
-        return sources
+        preflight.check_requirements(declared.project.requires, self.tools)
+        self._say_dirt(declared.own, request)
+        self._notes += declared.loaded.notes
+        return declared
+
+    async def sources(self, declared: Declared) -> Sources:
+        """The same with the files of other repositories; a lock has named them all."""
+        if isinstance(declared, Sources):
+            return declared
+        return await resolve_others(declared, settings=self.settings, workspace=self.workspace, say=self._notes.append)
 
     async def _look_ahead(self) -> None:
-        """Ask what is remembered when it is asked for again."""
-        await asyncio.gather(
+        """Ask for the tools' versions, and for what is remembered when it is asked for again."""
+        found, kubernetes, *_ = await asyncio.gather(
+            asyncio.to_thread(tools.tool_versions),
             self.cluster.version(),
             discovery.all_resources(self.cluster),
             discovery.api_versions(self.cluster),
             asyncio.to_thread(importlib.import_module, "sandbox.cluster.helm_command"),
         )
+        self.tools = {"sandbox": sandbox.__version__, **found, "kubernetes": kubernetes}
 
-    async def _resolve(self, request: UpRequest) -> Sources:
+    async def _resolve(self, request: UpRequest) -> Declared:
         if request.lock:
             self.lock = await fetch_lock(request.lock)
+            _check_names(request.only, self.lock)
             return await resolve_locked(
                 self.lock, settings=self.settings, workspace=self.workspace, say=self._notes.append
             )
-        return await resolve_sources(
+        return await resolve_own(
             request.folder,
             request.repo,
             request.ref,
@@ -144,18 +158,18 @@ class Planner:
                 f"{', …' if len(changed) > 3 else ''}): --dirty deploys them"
             )
 
-    def settle(self, request: UpRequest, sources: Sources) -> Settled:
+    def settle(self, request: UpRequest, declared: Declared) -> Settled:
         """Fill in what the user left open.
 
         Raises:
             InvalidInput: an unknown environment, profile or service, or a TTL over the profile's.
         """
-        project, defaults = sources.project, sources.project.defaults
+        project, defaults = declared.project, declared.project.defaults
         lock = self.lock
         env = request.env or (lock.env if lock else defaults.env)
         if request.env:
             _check_environment(project, request.env)
-        profile = choose_profile(request.quota or defaults.quota, self._profiles(sources))
+        profile = choose_profile(request.quota or defaults.quota, self._profiles(declared))
         ttl = parse_duration(request.ttl or defaults.ttl)
         if profile.max_ttl and ttl > parse_duration(profile.max_ttl):
             raise Refused(
@@ -175,9 +189,7 @@ class Planner:
         charts = [name for name in selection.deployed if project.services[name].chart is not None]
         refuse_set_for_others(request.set_values, tuple(project.services), charts)
         self._say_misspelt(request.set_values, tuple(project.services))
-        settled = Settled(env, profile, ttl, base, selection, lock)
-        self.reporter.info(settled.line())
-        return settled
+        return Settled(env, profile, ttl, base, selection, lock)
 
     def _say_misspelt(self, arguments: Sequence[str], services: Sequence[str]) -> None:
         """A service's name with a typing error in it is a key for all charts; that is hardly ever meant."""
@@ -187,8 +199,8 @@ class Planner:
             if near:
                 self.reporter.warn(f"--set {first}.… is set for all charts: did you mean the service {near[0]}?")
 
-    def _profiles(self, sources: Sources) -> dict[str, QuotaProfile]:
-        return known_profiles(self.settings, sources.own.tree, self.platform, say=self._notes.append)
+    def _profiles(self, declared: Declared) -> dict[str, QuotaProfile]:
+        return known_profiles(self.settings, declared.own.tree, self.platform, say=self._notes.append)
 
     async def records_of(self, identity: Identity, profile: QuotaProfile | None) -> list[Record]:
         """The sandbox's records; none where it is not there yet.
@@ -412,23 +424,27 @@ class Planner:
         request: UpRequest,
         settled: Settled,
         sources: Sources,
-        own: Mapping[str, ServicePlan],
         identity: Identity,
     ) -> dict[str, ServicePlan]:
-        """The services that come from the base, and ways to those that are shared with it."""
+        """The services that come from the base, and ways to those that are shared with it.
+
+        Raises:
+            InvalidInput: there is no such base, or it lacks a service that is taken from it.
+        """
         if settled.base is None:
             return {}
         selection = settled.selection
-        without = {*own, *selection.shared, *selection.skipped}
-        if Path(settled.base).is_file():
-            return await self._from_lock(request, settled, Path(settled.base), without, identity)
-        async with self._base(settled.base, sources.project) as base:
-            found = await base_services(base, selection.from_base, without, self.workspace)
-            namespaced = await self._namespaced()
-            plans = {name: self._adopt(plan, identity, namespaced) for name, plan in found.items()}
-            for name in selection.shared:
-                plans[name] = await self._share(base, name, identity)
-            return plans
+        without = {*selection.deployed, *selection.mocked, *selection.shared, *selection.skipped}
+        with self.reporter.step(f"Base {settled.base}"):
+            if Path(settled.base).is_file():
+                return await self._from_lock(request, settled, Path(settled.base), without, identity)
+            async with self._base(settled.base, sources.project) as base:
+                found = await base_services(base, selection.from_base, without, self.workspace)
+                namespaced = await self._namespaced()
+                plans = {name: self._adopt(plan, identity, namespaced) for name, plan in found.items()}
+                for name in selection.shared:
+                    plans[name] = await self._share(base, name, identity)
+                return plans
 
     async def _from_lock(
         self, request: UpRequest, settled: Settled, path: Path, without: set[str], identity: Identity
@@ -441,7 +457,9 @@ class Planner:
         lock = await asyncio.to_thread(read_lock, path)
         wanted = set(lock.services if settled.selection.from_base is None else settled.selection.from_base) - without
         if missing := wanted - set(lock.services):
-            raise InvalidInput(f"the lock {path} has no service {', '.join(sorted(missing))}")
+            raise InvalidInput(
+                f"the lock {path} has no service {', '.join(sorted(missing))}{near_any(missing, lock.services)}"
+            )
         part = lock.model_copy(update={"services": {n: s for n, s in lock.services.items() if n in wanted}})
         if not part.services:
             return {}
@@ -498,7 +516,7 @@ class Planner:
         """Where ``--base`` points: an environment of the project, else a sandbox of this cluster."""
         environment = project.environments.get(name)
         if environment is None:
-            found = await find_sandbox(self.cluster, name)
+            found = await self._base_sandbox(name, project)
             yield Base(self.cluster, self.helm, found.namespace, f"sandbox {found.name}")
             return
         if environment.namespace is None:
@@ -512,6 +530,17 @@ class Planner:
         async with Cluster.connect(environment.context, self.target.kubeconfig) as cluster:
             helm = Helm(cluster.kubeconfig_path, cluster.context, cluster=cluster)
             yield Base(cluster, helm, environment.namespace, f"environment {name}")
+
+    async def _base_sandbox(self, name: str, project: Project) -> Sandbox:
+        try:
+            return await find_sandbox(self.cluster, name)
+        except NotFound as error:
+            raise InvalidInput(
+                f"the base {name!r} is neither an environment of the project nor a sandbox"
+                f"{near(name, project.environments)}",
+                why=error.what,
+                hint=error.hint,
+            ) from None
 
     async def _share(self, base: Base, name: str, identity: Identity) -> ServicePlan:
         if base.cluster.server != self.cluster.server:
@@ -578,6 +607,19 @@ async def _present(
     """Those of some locked images that their registries still have; the others are built again."""
     digests = await asyncio.gather(*(digest_of(f"{i.repository}@{i.digest}") for i in images.values()))
     return {key: image for (key, image), found in zip(images.items(), digests, strict=True) if found}
+
+
+def _check_names(only: Collection[str], lock: Lock) -> None:
+    """Refuse services that a lock does not name.
+
+    Raises:
+        InvalidInput: which.
+    """
+    if missing := set(only) - set(lock.services):
+        raise InvalidInput(
+            f"the lock has no service {', '.join(sorted(missing))}{near_any(missing, lock.services)}",
+            why=f"it has {', '.join(lock.services)}",
+        )
 
 
 def _check_environment(project: Project, env: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sandbox.model.errors import InvalidInput
 from sandbox.project.config import Project
+from sandbox.project.yamlfile import near_any
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _check(project: Project, foreign: set[str], found: dict[str, set[str]], has_
     have = ", ".join(project.services)
     if foreign and not has_base:
         raise InvalidInput(
-            f"the project has no service {', '.join(sorted(foreign))}",
+            f"the project has no service {', '.join(sorted(foreign))}{near_any(foreign, project.services)}",
             why=f"it has {have}",
             hint="take it from a running environment with --base",
         )

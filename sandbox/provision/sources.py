@@ -33,20 +33,26 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sources:
-    """A project at its commit, and where each of its services' files are."""
+class Declared:
+    """A project at its commit: what it declares is known before other repositories are asked for their files."""
 
     own: Source
     loaded: LoadedProject
-    by_service: Mapping[str, Source]
-    declared_by: Mapping[str, Source]
 
     @property
     def project(self) -> Project:
         return self.loaded.project
 
 
-async def resolve_sources(
+@dataclass(frozen=True)
+class Sources(Declared):
+    """A project at its commit, and where each of its services' files are."""
+
+    by_service: Mapping[str, Source]
+    declared_by: Mapping[str, Source]
+
+
+async def resolve_own(
     folder: Path | None,
     repo: str | None,
     ref: str | None,
@@ -55,8 +61,8 @@ async def resolve_sources(
     settings: Settings,
     workspace: Path,
     say: Callable[[str], None],
-) -> Sources:
-    """Resolve the ref, export its tree, read the project in it, and the same for services of other repositories.
+) -> Declared:
+    """Resolve the ref, export its tree, and read the project in it.
 
     Args:
         folder: any folder of the working tree; used when no ``repo`` is given.
@@ -72,11 +78,24 @@ async def resolve_sources(
     loaded = await asyncio.to_thread(
         load_project, own.tree, name_hint=repository_name(own.commit.repo), allow_unknown_needs=True
     )
-    declared = manifest.origins(loaded.project, own.commit.repo)
-    origins = {name: (origin.repo, origin.ref) for name, origin in declared.items()}
+    return Declared(own, loaded)
+
+
+async def resolve_others(
+    declared: Declared, *, settings: Settings, workspace: Path, say: Callable[[str], None]
+) -> Sources:
+    """Resolve and export the services that a project takes from other repositories.
+
+    Raises:
+        InvalidInput: unknown ref, hostile URL.
+        Unreachable: a remote does not answer.
+    """
+    own = declared.own
+    found = manifest.origins(declared.project, own.commit.repo)
+    origins = {name: (origin.repo, origin.ref) for name, origin in found.items()}
     others = await _export_all(set(origins.values()), settings, workspace, say)
-    by_service = {name: others[origins[name]] if name in origins else own for name in loaded.project.services}
-    return Sources(own, loaded, by_service, dict.fromkeys(by_service, own))
+    by_service = {name: others[origins[name]] if name in origins else own for name in declared.project.services}
+    return Sources(own, declared.loaded, by_service, dict.fromkeys(by_service, own))
 
 
 async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path, say: Callable[[str], None]) -> Sources:

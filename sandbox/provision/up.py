@@ -128,12 +128,15 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
     Args:
         deploys: whether a sandbox is going to be made of it, which counts.
     """
-    await planner.read_platform()
+    await planner.read_platform(request)
     with planner.reporter.step("Resolve source") as step:
-        sources = await planner.sources(request)
+        declared = await planner.declared(request)
+        # What is misspelt is said before other repositories are asked for theirs.
+        settled = planner.settle(request, declared)
+        sources = await planner.sources(declared)
         planner.reporter.command(equivalents.export(sources.own.commit))
         step.detail(f"{sources.own.commit.ref} is {sources.own.commit.short}: {sources.own.commit.subject}")
-    settled = planner.settle(request, sources)
+    planner.reporter.info(settled.line())
     identity = await identify(
         planner.cluster,
         project=sources.project.project,
@@ -147,11 +150,13 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
     before = await planner.records_of(identity, settled.profile if deploys else None)
     if deploys:
         await allowance.check(planner.cluster, settled.profile, identity, planner.reporter)
+    # Before anything is built: it may not be there, or lack what is taken from it.
+    taken = await planner.from_base(request, settled, sources, identity)
     with planner.reporter.step("Resolve images") as step:
         images = await planner.images(request, settled, sources, step.detail)
     with planner.reporter.step("Render"):
         services = await planner.render(request, settled, sources, identity, images)
-        services |= await planner.from_base(request, settled, sources, services, identity)
+        services |= taken
         for service in services.values():
             planner.reporter.command(equivalents.render(service, identity.namespace))
     return await planner.plan(request, settled, sources, identity, services, before)

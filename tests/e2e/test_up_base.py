@@ -148,8 +148,7 @@ def test_an_environment_without_a_record_is_read_from_its_releases_and_objects(
 def test_a_base_that_is_nowhere_is_said(tool: Tool, project: GitProject, namespace: str) -> None:
     own_web(project, environments={"empty": {"namespace": namespace}})
 
-    ended = tool.up(project, "--base", "no-such-place")
-    ended.failed(ended.code, "no-such-place")
+    tool.up(project, "--base", "no-such-place").failed(2, "no-such-place")
     tool.up(project, "--base", "empty").failed(2, "empty", "no services")
 
 

@@ -61,6 +61,29 @@ def test_a_chart_that_does_not_render_shows_the_message_of_helm(tool: Tool, proj
 
 
 @pytest.mark.parametrize(
+    ("option", "near"),
+    [
+        ("--quota=smal", "'small'"),
+        ("--only=wbe", "'web'"),
+        ("--env=stagin", "'staging'"),
+        ("--base=stagin", "'staging'"),
+    ],
+)
+def test_a_typing_error_is_said_before_anything_slow_is_asked(
+    tool: Tool, project: GitProject, option: str, near: str
+) -> None:
+    # Neither the other repository nor the registry would answer.
+    elsewhere = {"source": {"repo": "git://127.0.0.1:1/shop/mail.git"}, "manifests": {"paths": ["k8s"]}}
+    image = {"name": "web", "repository": "127.0.0.1:1/shop/web"}
+    web = project.manifests("web", config_map("web", text="x")) | {"images": [image]}
+    services = {"web": web} if "--base" in option else {"web": web, "mail": elsewhere}
+    project.declare(services, environments={"staging": {"namespace": "staging"}})
+    project.commit()
+
+    tool.up(project, option).failed(2, f"did you mean {near}")
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("apiVersion: sandbox.dev/v1\nproject: p\nservices: {web: [\n", ["sandbox.yaml:4"]),
