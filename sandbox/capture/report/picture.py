@@ -13,7 +13,7 @@ LABELS = 150
 LANE = 34
 AXIS = 22
 _PAD = 10
-_LEAST_WIDTH = 2.0
+_LEAST_WIDTH = 4.0
 # Ticks at round times; the first step that leaves few enough of them is taken.
 _STEPS = tuple(timedelta(seconds=s) for s in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600))
 _MOST_TICKS = 10
@@ -73,7 +73,8 @@ def draw(timeline: Timeline) -> Picture:
     return Picture(
         WIDTH,
         height,
-        bars=tuple(scale.bar(span) for span in timeline.spans),
+        # What ended at once is as narrow as can be seen: nothing may cover it.
+        bars=tuple(scale.bar(span) for span in sorted(timeline.spans, key=lambda span: span.state == "crashed")),
         points=tuple(scale.point(mark) for mark in timeline.marks),
         labels=tuple(
             Label(0, scale.y(lane) + LANE / 2 + 4, _short(lane or "(the namespace)"), lane) for lane in timeline.lanes
