@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sandbox.project.config import DURATION
+from sandbox.project.config import DURATION, LABEL
 from sandbox.project.schema import platform_schema
 
 ROOT = Path(__file__).parents[1]
@@ -50,17 +50,30 @@ def values_schema() -> str:
     properties = {key: platform["properties"][key] for key in ("warnBefore", "recordRetention", "limits")}
     properties["profiles"] = {**platform["properties"]["profiles"], "minProperties": 1}
     # Helm hands over what is not given as empty text.
-    optional = {key: {"type": "string"} for key in ("clusterName", "registry", "captureStore")}
+    optional = {
+        key: {**platform["properties"][key], "pattern": f"^$|{platform['properties'][key]['pattern']}"}
+        for key in ("clusterName", "registry", "captureStore")
+    }
+    secret = {"type": "string", "pattern": f"^$|{LABEL}"}
     schema = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "values of the chart sandbox",
-        **_mapping({**optional, **properties, "images": _mapping({"pullSecret": {"type": "string"}}), **_OWN}),
+        **_mapping({**optional, **properties, "images": _mapping({"pullSecret": secret}), **_OWN}),
         "definitions": {key: platform["$defs"][key] for key in platform["$defs"] if key != "PlatformImages"},
     }
     # Other charts' globals, when this one is a dependency.
     schema["properties"]["global"] = {"type": "object"}
-    text = json.dumps(schema, indent=2, ensure_ascii=False).replace("#/$defs/", "#/definitions/")
-    return text.replace(json.dumps(DURATION), json.dumps(_GO_DURATION)) + "\n"
+    _without_looking_ahead(schema)
+    return json.dumps(schema, indent=2, ensure_ascii=False).replace("#/$defs/", "#/definitions/") + "\n"
+
+
+def _without_looking_ahead(node: Any) -> None:
+    """Say of durations in two patterns that they have a digit which is not zero, besides their form."""
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _without_looking_ahead(child)
+    if isinstance(node, dict) and node.get("pattern") == DURATION:
+        del node["pattern"]
+        node["allOf"] = [{"pattern": _GO_DURATION}, {"pattern": "[1-9]"}]
 
 
 def _mapping(properties: dict[str, Any], **more: Any) -> dict[str, Any]:

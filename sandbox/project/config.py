@@ -25,6 +25,8 @@ RELEASE: Final = r"^[a-z0-9]([-a-z0-9.]{0,51}[a-z0-9])?$"
 # Service ports are named by IANA_SVC_NAME (RFC 6335): at most 15 characters.
 PORT_NAME: Final = r"^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$"
 PROJECT_NAME: Final = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+# Registry, and path in it: a host, its port, what is below. The grammar of distribution/reference, loosely.
+REGISTRY: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)*$"
 DURATION: Final = r"^\s*(?=[0-9])([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?\s*$"
 
 ImagePart = Literal["repository", "tag", "digest", "reference", "registry", "name"]
@@ -95,11 +97,14 @@ def _full_image(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_filled), WithJsonSchema({"type": "string", "minLength": 1})]
+TEXT: Final = r"^[^\x00-\x1f]*[^\x00-\x1f\s][^\x00-\x1f]*$"
+Text = Annotated[str, AfterValidator(_filled), WithJsonSchema({"type": "string", "pattern": TEXT})]
 TreePath = Annotated[str, AfterValidator(_tree_path), WithJsonSchema({"type": "string", "minLength": 1})]
 Duration = Annotated[str, AfterValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION})]
 ImageName = Annotated[str, AfterValidator(_image_reference), WithJsonSchema({"type": "string", "minLength": 1})]
 FullImage = Annotated[str, AfterValidator(_full_image), WithJsonSchema({"type": "string", "minLength": 1})]
+_registry_check, _registry_schema = _matching(REGISTRY, "a registry such as ghcr.io/acme or registry.acme.dev:5000")
+Registry = Annotated[str, _registry_check, _registry_schema]
 _label_check, _label_schema = _matching(LABEL, "a name of lower-case letters, digits and dashes (63 at most)")
 ServiceName = Annotated[str, _label_check, _label_schema]
 _release_check, _release_schema = _matching(RELEASE, "a Helm release name (lower case, 53 characters at most)")
@@ -138,7 +143,7 @@ class Defaults(ConfigModel):
 class ImagesConfig(ConfigModel):
     """Where images go and how they are built."""
 
-    registry: ImageName | None = None
+    registry: Registry | None = None
     """Registry, and path in it, that built images are pushed to."""
     pull_secret: ServiceName | None = None
     """Name of the Secret that pods pull with; it must be in the sandbox."""

@@ -6,21 +6,40 @@ It lies in the cluster, in the ConfigMap that the chart ``charts/sandbox`` insta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from sandbox.model.durations import parse_duration
 from sandbox.model.errors import InvalidInput
-from sandbox.project.config import API_VERSION, ConfigModel, Duration, ImageName, ServiceName, Text
+from sandbox.project.config import API_VERSION, ConfigModel, Duration, Registry, ServiceName, Text
 from sandbox.project.quotas import QuotaProfile
 from sandbox.project.validation import validate
-from sandbox.project.yamlfile import LocatedDocument, parse_yaml
+from sandbox.project.yamlfile import KeyPath, LocatedDocument, dotted, parse_yaml
 
-SHOWN_AS = "the platform configuration"
+# Where people find it (sandbox/cluster/platform.py reads it there).
+SHOWN_AS: Final = "the platform configuration (ConfigMap sandbox-config in sandbox-system, platform.yaml)"
+# What another machine can find, without a password: no relative folder, none of somebody's home.
+STORE_URL: Final = (
+    r"^(file://)?/[^\s?#]*$"
+    r"|^(abfs|abfss|adl|az|gcs|gs|hdfs|oci|oss|s3|s3a|sftp|smb|ssh|webhdfs)://([^\s/?#:@]+@)?[^\s/?#@]+(/[^\s?#]*)?$"
+)
+
+
+def _store_url(text: str) -> str:
+    if not re.search(STORE_URL, text, re.ASCII) or text.endswith("\n"):
+        raise ValueError(
+            f"{text.partition('://')[0]!r} begins no store that every machine finds; such as s3://bucket/path, "
+            "file:///srv/captures, and no password in it"
+        )
+    return text
+
+
+StoreUrl = Annotated[str, AfterValidator(_store_url), WithJsonSchema({"type": "string", "pattern": STORE_URL})]
 
 
 class PlatformImages(ConfigModel):
@@ -50,11 +69,11 @@ class Platform(ConfigModel):
     """Quota profiles by name, as in `quotas/*.yaml`. Where there is one, no other profiles count."""
     owner_role: ServiceName | None = None
     """ClusterRole that `up` binds the owner of a new sandbox to; none where rights come from elsewhere."""
-    registry: ImageName | None = None
+    registry: Registry | None = None
     """Registry, and path in it, that built images are pushed to; `--registry` wins over it."""
     images: PlatformImages = Field(default_factory=PlatformImages)
     """What holds for the images of all projects."""
-    capture_store: Text | None = None
+    capture_store: StoreUrl | None = None
     """URL of the store that captures and the records of deleted sandboxes go to."""
     warn_before: Duration = "30m"
     """How long before a sandbox ends its owner is warned; at most half its time to live."""
@@ -90,27 +109,37 @@ def parse_platform(text: str | None) -> Platform:
     """Read a platform configuration; None and empty text: none is installed, the defaults hold.
 
     Raises:
-        InvalidInput: it is wrong; the message names line and key. It is the platform team's to mend.
+        InvalidInput: it is wrong; the message names ConfigMap and key. It is the platform team's to mend.
     """
     if text is None:
         return Platform()
     try:
-        document = parse_yaml(text, shown_as=SHOWN_AS)
-        return Platform() if document.data is None else validate(Platform, _with_named_profiles(document))
+        read = parse_yaml(text, shown_as=SHOWN_AS)
+        document = _PlatformDocument(_with_named_profiles(read.data), read.lines, read.shown_as)
+        return Platform() if document.data is None else validate(Platform, document)
     except InvalidInput as error:
-        error.hint = "; ".join(filter(None, (error.hint, "ask whoever runs the cluster: the chart `sandbox` wrote it")))
+        error.hint = "; ".join(
+            filter(None, (error.hint, "ask whoever runs the cluster: it is in the values of the chart `sandbox`"))
+        )
         raise
 
 
-def _with_named_profiles(document: LocatedDocument) -> LocatedDocument:
+@dataclass(frozen=True)
+class _PlatformDocument(LocatedDocument):
+    """The chart writes it, so its lines are nobody's: errors point at keys, which are those of the chart's values."""
+
+    def describe(self, path: KeyPath, message: str) -> str:
+        return f"{self.shown_as}: {dotted(path)}: {message}" if path else f"{self.shown_as}: {message}"
+
+
+def _with_named_profiles(data: Any) -> Any:
     """What a profile's file must say of itself (apiVersion, kind, name), its key says here."""
-    data = document.data
     if not isinstance(data, Mapping) or not isinstance(data.get("profiles"), Mapping):
-        return document
+        return data
     profiles = {
         name: {"apiVersion": API_VERSION, "kind": "QuotaProfile", "name": name, **profile}
         if isinstance(profile, Mapping)
         else profile
         for name, profile in data["profiles"].items()
     }
-    return replace(document, data={**data, "profiles": profiles})
+    return {**data, "profiles": profiles}

@@ -127,11 +127,16 @@ Quantity = Annotated[
         }
     ),
 ]
-QuotaResource = Annotated[str, AfterValidator(_check_resource), WithJsonSchema({"type": "string"})]
+_RESOURCE_PATTERN: Final = f"^({'|'.join(map(re.escape, sorted(_STANDARD_RESOURCES)))}|{_OTHER_RESOURCE.pattern})$"
+QuotaResource = Annotated[
+    str, AfterValidator(_check_resource), WithJsonSchema({"type": "string", "pattern": _RESOURCE_PATTERN})
+]
 Quantities = dict[str, Quantity]
 Kind = Annotated[str, AfterValidator(_check_kind), WithJsonSchema({"type": "string", "pattern": _KIND})]
 ObjectName = Annotated[str, AfterValidator(_check_subdomain), WithJsonSchema({"type": "string", "pattern": _SUBDOMAIN})]
-Cidr = Annotated[str, AfterValidator(_check_cidr), WithJsonSchema({"type": "string"})]
+# Roughly: which addresses there are, and that no bits stand behind the prefix, the check says.
+_CIDR: Final = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(/[0-9]{1,3})?)$"
+Cidr = Annotated[str, AfterValidator(_check_cidr), WithJsonSchema({"type": "string", "pattern": _CIDR})]
 Count = Annotated[int, Field(ge=1)]
 
 

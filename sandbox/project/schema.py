@@ -119,7 +119,9 @@ def _tidied(node: Any) -> Any:
     # Keys that are checked by a pattern: all of them must match it.
     patterns = tidied.get("patternProperties")
     if isinstance(patterns, dict) and len(patterns) == 1:
-        tidied["additionalProperties"] = next(iter(patterns.values()))
+        ((pattern, values),) = patterns.items()
+        tidied["propertyNames"] = {"pattern": pattern}
+        tidied["additionalProperties"] = values
         del tidied["patternProperties"]
     return tidied
 

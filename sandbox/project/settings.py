@@ -10,7 +10,7 @@ import platformdirs
 from pydantic import Field
 
 from sandbox.model.errors import InvalidInput
-from sandbox.project.config import BuilderName, ConfigModel, ImageName, ServiceName, Text
+from sandbox.project.config import BuilderName, ConfigModel, Registry, ServiceName, Text
 from sandbox.project.validation import validate
 from sandbox.project.yamlfile import load_yaml
 
@@ -18,7 +18,7 @@ from sandbox.project.yamlfile import load_yaml
 class Settings(ConfigModel):
     """What holds for one user, whatever the project. A project's file wins over it."""
 
-    registry: ImageName | None = None
+    registry: Registry | None = None
     """Registry, and path in it, that built images are pushed to."""
     builder: BuilderName | None = None
     """What builds images."""

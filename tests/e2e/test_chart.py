@@ -17,10 +17,12 @@ import yaml
 
 from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
+from sandbox.model.errors import InvalidInput
+from sandbox.project.platform import parse_platform
 from tests.conftest import TEST_CLUSTER, kubectl
 from tests.e2e.bounded import until
 from tests.e2e.handmade import Group, group_on
-from tests.e2e.platform_cluster import CHART, helm, install
+from tests.e2e.platform_cluster import CHART, VALUES, helm, install
 
 ROOT = Path(__file__).parents[2]
 # A cluster of its own: the chart is about the whole of it.
@@ -61,6 +63,93 @@ def test_the_schema_refuses(argument: str, said: str) -> None:
 
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def tiny(**more: Any) -> dict[str, Any]:
+    return {"profiles": {"tiny": {"resourceQuota": {"pods": 3}, **more}}}
+
+
+def limited(kind: str = "Container", **more: Any) -> dict[str, Any]:
+    return tiny(limitRange=[{"type": kind, **more}])
+
+
+def let_out(**rule: Any) -> dict[str, Any]:
+    return tiny(network="restricted", egress=[rule])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"registry": "https://registry.example.com"}, "registry"),
+        ({"registry": "registry.example.com:5000/"}, "registry"),
+        ({"captureStore": "somewhere"}, "captureStore"),
+        ({"captureStore": "s4://captures"}, "captureStore"),
+        ({"captureStore": "s3://key:word@captures"}, "captureStore"),
+        ({"clusterName": "two\nlines"}, "clusterName"),
+        ({"warnBefore": "0m"}, "warnBefore"),
+        ({"recordRetention": "101y"}, "recordRetention"),
+        ({"recordRetention": "36501d"}, "recordRetention"),
+        ({"profiles": {"Tiny": {"resourceQuota": {"pods": 3}}}}, "Tiny"),
+        (tiny(name="other"), "calls itself"),
+        (tiny(maxTTL="0h"), "maxTTL"),
+        (tiny(maxTTL="3d", maxLifetime="2d"), "maxLifetime (2d) is less than maxTTL (3d)"),
+        (tiny(resourceQuota={"pots": 3}), "pots"),
+        (tiny(resourceQuota={"pods": 1.5}), "pods (1.5) must be a whole number"),
+        (tiny(resourceQuota={"count/jobs.batch": "500m"}), "must be a whole number"),
+        (tiny(resourceQuota={"requests.cpu": "1e40"}), "more than any cluster has"),
+        (limited("Pod", default={"cpu": 1}), "are for containers"),
+        (limited("PersistentVolumeClaim", max={"cpu": 1}), "needs min.storage or max.storage"),
+        (limited(maxLimitRequestRatio={"cpu": "500m"}), "is less than 1"),
+        (limited(defaultRequest={"memory": "1Gi"}, default={"memory": "900M"}), "is more than default.memory"),
+        (limited(min={"cpu": "1"}, max={"cpu": "100m"}), "is more than max.cpu"),
+        (tiny(limitRange=[{"type": "Container"}, {"type": "Container"}]), "two items of one type"),
+        (tiny(egress=[{"cidr": "10.0.0.0/8"}]), "egress"),
+        (let_out(ports=[{"port": 1}]), "give one of"),
+        (let_out(cidr="10.0.0.0/8", namespace="shared"), "give one of"),
+        (let_out(namespace="shared", **{"except": ["10.0.0.0/8"]}), "except"),
+        (let_out(cidr="10.0.0.0/8", ports=[{"port": 9, "endPort": 8}]), "endPort (8) is less than port (9)"),
+        (let_out(cidr="everywhere"), "cidr"),
+        (let_out(cidr="10.20.1.0/16"), "10.20.1.0/16"),
+        (let_out(cidr="10.300.0.0/16"), "10.300.0.0/16"),
+        (let_out(cidr="10.20.0.0/16", **{"except": ["10.21.0.0/24"]}), "10.21.0.0/24"),
+        (let_out(cidr="10.20.0.0/16", **{"except": ["fd00::/8"]}), "fd00::/8"),
+        (tiny(allowedKinds=["Pod"], forbiddenKinds=["Pod"]), "allowedKinds"),
+        (tiny(forbiddenKinds=["pods"]), "forbiddenKinds"),
+    ],
+)
+def test_what_the_tool_would_refuse_for_everybody_is_not_installed(
+    tmp_path: Path, values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidInput, match="ConfigMap sandbox-config"):
+        parse_platform(yaml.safe_dump(values))
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+
+    done = helm(None, "template", "sandbox", str(CHART), *_SYSTEM, "--values", str(tmp_path / "values.yaml"))
+
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        VALUES,
+        {"registry": "registry.example.com:5000", "captureStore": "s3://captures/shared", "clusterName": "dev"},
+        {"registry": "registry.example.com:5000/team/a", "captureStore": "file:///srv/captures", "warnBefore": "1d12h"},
+        {"captureStore": "abfs://captures@account.dfs.core.windows.net/sandbox"},
+        tiny(resourceQuota={"requests.cpu": 0.5, "requests.nvidia.com/gpu": "0", "count/jobs.batch": 3}, name="tiny"),
+        limited(defaultRequest={"cpu": "0.05", "memory": "64Mi"}, default={"cpu": "500m", "memory": "0.1G"}),
+        let_out(cidr="0.0.0.0/0", ports=[{"port": 1, "endPort": 9}], **{"except": ["10.0.0.0/8", "192.168.7.0/24"]}),
+        let_out(cidr="fd00::/8", **{"except": ["fd00:1::/32"]}),
+    ],
+)
+def test_what_the_tool_takes_is_installed(tmp_path: Path, values: dict[str, Any]) -> None:
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+
+    made = render("--values", str(tmp_path / "values.yaml"))
+
+    config = next(document for document in made if document["kind"] == "ConfigMap")
+    parse_platform(config["data"]["platform.yaml"])
 
 
 def test_it_goes_where_it_is_looked_for() -> None:
