@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import ssl
 import tempfile
@@ -43,6 +44,7 @@ from sandbox.model.errors import InvalidInput
 _RETRY_FIRST_CONTACT_S = 3.0
 _RETRY_S = 30.0
 _CONNECT_TIMEOUT_S = 5.0
+_NAMESPACE = re.compile(r"/apis?/[^?]*?/namespaces/([^/?]+)", re.ASCII)
 # Once more, in case of an internal error that passes (a leader change, a webhook that restarts).
 _INTERNAL_ERROR_ATTEMPTS = 3
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE"})
@@ -64,6 +66,7 @@ class Cluster:
         context: name of the kubeconfig's context.
         server: address of the API server.
         default_namespace: the context's.
+        owners: whose the sandboxes are that were looked at, by namespace: refusals in one of them say it.
     """
 
     def __init__(self, access: Access) -> None:
@@ -79,6 +82,7 @@ class Cluster:
         self._clock: tuple[datetime, float] | None = None
         self._version: str | None = None
         self._own_kubeconfig: Path | None = None
+        self.owners: dict[str, str] = {}
         # What discovery.py learned; it lives as long as the connection.
         self.discovered: dict[str, asyncio.Future[Any]] = {}
 
@@ -381,6 +385,10 @@ class Cluster:
         if isinstance(error, errors.Unauthorized):
             error.what = f"the cluster of context {self.context!r} does not accept the credentials"
             error.why = f"{self.server}: {error.why}"
+        elif isinstance(error, errors.Forbidden) and error.is_about_rights:
+            found = _NAMESPACE.match(path)
+            if owner := self.owners.get(found[1] if found else ""):
+                error.hint = f"it is a sandbox of {owner}; unless that is you, ask them"
         return error
 
     async def _handshake_refusal(self, path: str, query: str, status: int, message: str) -> errors.FromServer:

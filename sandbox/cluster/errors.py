@@ -81,6 +81,11 @@ class Invalid(FromServer, InvalidInput):
 class Forbidden(FromServer, Refused):
     """403, or a denial by an admission policy or webhook."""
 
+    @property
+    def is_about_rights(self) -> bool:
+        """Whether it is the authorizer that refuses, not an admission policy or webhook."""
+        return self.status == 403 and not _ADMISSION_DENIAL.search(self.why)
+
 
 class QuotaExceeded(FromServer, Refused):
     """403: a ResourceQuota or LimitRange of the namespace does not allow it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -175,16 +176,16 @@ async def find_sandbox(cluster: Cluster, name: str) -> Sandbox:
             why="their namespaces: " + ", ".join(sorted(ns["metadata"]["name"] for ns in found)),
             hint="name one by its namespace with -n",
         )
-    if found:
-        return Sandbox.of(found[0], cluster.context)
-    return Sandbox.of(await _by_namespace(cluster, name), cluster.context)
+    sandbox = Sandbox.of(found[0] if found else await _by_namespace(cluster, name), cluster.context)
+    cluster.owners[sandbox.namespace] = sandbox.owner
+    return sandbox
 
 
 async def _by_namespace(cluster: Cluster, name: str) -> Manifest:
     namespace = None
     # No namespace can be called otherwise.
     if _LABEL.fullmatch(name):
-        namespace = await objects.get(cluster, ObjectRef("", "v1", "Namespace", name))
+        namespace = await get_or_list(cluster, name)
     if namespace is None:
         raise NotFound(f"there is no sandbox {name} in {cluster.context}", hint=await _near(cluster, name), status=404)
     if not is_sandbox(namespace):
@@ -194,6 +195,22 @@ async def _by_namespace(cluster: Cluster, name: str) -> Manifest:
             hint="`sandbox list` shows the sandboxes that there are",
         )
     return namespace
+
+
+async def get_or_list(cluster: Cluster, name: str) -> Manifest | None:
+    """A namespace; of those that one may not get, the list tells whether they are there and whose they are.
+
+    Raises:
+        Forbidden: we may neither get it nor list.
+    """
+    try:
+        return await objects.get(cluster, ObjectRef("", "v1", "Namespace", name))
+    except Forbidden as refused:
+        with suppress(Forbidden):
+            async for found in objects.list_(cluster, "v1", "Namespace", field_selector=f"metadata.name={name}"):
+                return found
+            return None
+        raise refused
 
 
 async def _near(cluster: Cluster, name: str) -> str:

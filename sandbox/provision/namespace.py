@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,6 +21,7 @@ from sandbox.model.source import Commit
 from sandbox.project.quotas import QuotaProfile
 from sandbox.provision.guardrails import pod_security_labels
 from sandbox.provision.identity import Identity, namespace_labels
+from sandbox.provision.inspect import get_or_list
 
 # How long a namespace of the same name that is being deleted may take before we give up.
 _TERMINATING_BOUND = 120.0
@@ -51,12 +51,8 @@ def reference(namespace: str) -> ObjectRef:
 async def find(cluster: Cluster, name: str) -> Manifest | None:
     """The namespace, also for those who may not get just any namespace; None where it is not there."""
     try:
-        return await objects.get(cluster, reference(name))
+        return await get_or_list(cluster, name)
     except Forbidden:
-        # A developer's rights in a namespace begin when it is theirs; that it is not there, the list tells.
-        with suppress(Forbidden):
-            async for found in objects.list_(cluster, "v1", "Namespace", field_selector=f"metadata.name={name}"):
-                return found
         return None
 
 

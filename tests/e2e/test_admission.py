@@ -1189,5 +1189,11 @@ def test_nobody_but_ci_makes_a_sandbox_for_another(
 def test_anothers_sandbox_is_not_deleted(ground: Ground, run_as: Callable[[Person], Tool], project: GitProject) -> None:
     run_as(ground.dana).up(project).ok()
 
-    run_as(ground.mallory).run("down", project.name, "--yes").failed(4)
+    mallorys = run_as(ground.mallory)
+    mallorys.run("down", project.name, "--yes").failed(4, f"a sandbox of {ground.dana.user}")
+    mallorys.run("extend", project.name, "1h").failed(4, f"a sandbox of {ground.dana.user}")
+    mallorys.run("status", project.name).failed(4, f"a sandbox of {ground.dana.user}")
+    # A name with a typing error in it is no matter of rights, although nobody may get just any namespace.
+    mallorys.run("status", f"{project.name}x").failed(1, "there is no sandbox", f"did you mean {project.name}?")
+    mallorys.run("status", "robots").failed(4, "is not a sandbox")
     assert kubectl(ground.info, "get", "ns", project.name, "-o", "jsonpath={.status.phase}") == "Active"
