@@ -71,6 +71,17 @@ async def deployment_lease(cluster: Cluster, namespace: str) -> AsyncIterator[No
                 await _release(cluster, namespace, holder)
 
 
+async def is_deploying(cluster: Cluster, namespace: str) -> bool:
+    """Whether somebody deploys into a namespace now: its lease is held by one who goes on renewing it.
+
+    Whoever may write there can write the lease: it is no reason to wait for ever.
+    """
+    found = await objects.get(cluster, _ref(namespace))
+    spec = (found or {}).get("spec") or {}
+    silent = await cluster.server_time() - _renewed(spec)
+    return bool(spec.get("holderIdentity")) and -DURATION < silent < DURATION
+
+
 async def _acquire(cluster: Cluster, namespace: str) -> Manifest:
     holder = _identity()
     # The server's clock, not ours: holders on machines whose clocks differ must agree.

@@ -20,6 +20,7 @@ from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Conflict, NamespaceTerminating, NotFound, QuotaExceeded
 from sandbox.cluster.events import on_namespace
+from sandbox.cluster.lease import is_deploying
 from sandbox.lifecycle.alert import post
 from sandbox.lifecycle.janitor import EXPIRES as JANITOR_EXPIRES
 from sandbox.lifecycle.janitor import TTL as JANITOR_TTL
@@ -42,6 +43,8 @@ _AT_ONCE: Final = 16
 _TRIES: Final = 5
 # A store that is away must not keep sandboxes alive; but for this long, their locks are worth the wait.
 _LOCK_PATIENCE: Final = timedelta(hours=1)
+# No deployment takes longer than this; whoever renews a lease by hand keeps nothing by it.
+_DEPLOYMENT_PATIENCE: Final = timedelta(hours=1)
 _FORGET_EVERY: Final = timedelta(hours=1)
 # Our clock decides nothing. That it is off is worth a word; a whole day off, one of the two is nonsense.
 _SKEW_SAID: Final = timedelta(minutes=5)
@@ -284,6 +287,10 @@ class Sweep:
             except Refused as refused:
                 self._flag_overdue(namespace, verdict, f"{refused.what}: {refused.why}")
                 return
+        if await self._is_deploying(namespace, verdict):
+            self._say(Action.SPARED, f"{verdict.why}, and something is being deployed into it now", namespace, verdict)
+            self._late(verdict)
+            return
         if self._policy.dry_run:
             self._say(Action.WOULD_DELETE, verdict.why, namespace, verdict)
             return
@@ -298,6 +305,17 @@ class Sweep:
         version = None if self._is_final(namespace, verdict) else metadata["resourceVersion"]
         await objects.delete(self._cluster, _reference(namespace), uid=metadata["uid"], resource_version=version)
         self._say(Action.DELETED, verdict.why, namespace, verdict, lock=lock)
+
+    async def _is_deploying(self, namespace: Manifest, verdict: Verdict) -> bool:
+        """Whether an `up` is under way in it, at whose end it lives on; but not for ever.
+
+        Its phase says that there may be one, so that others cost no request.
+        """
+        phase = (namespace["metadata"].get("annotations") or {}).get(labels.PHASE)
+        late = self._now() - verdict.deadline if verdict.deadline else timedelta()
+        if phase != Phase.PROVISIONING or late > _DEPLOYMENT_PATIENCE or self._is_final(namespace, verdict):
+            return False
+        return await is_deploying(self._cluster, namespace["metadata"]["name"])
 
     async def _summary(self, namespace: Manifest) -> Summary | None:
         ref = ObjectRef("", "v1", "ConfigMap", labels.RECORD_NAME, namespace["metadata"]["name"])

@@ -7,7 +7,7 @@ win: whoever comes second sees what the first one did, decides anew, and says so
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sandbox.cluster import objects
@@ -39,11 +39,13 @@ class Moved:
     Attributes:
         changed: False where it ended as late, or later, already.
         now: the server's time.
+        note: what its owner might not expect of it.
     """
 
     sandbox: Sandbox
     changed: bool
     now: datetime
+    note: str = ""
 
 
 async def extend(cluster: Cluster, sandbox: Sandbox, ttl: timedelta, *, dry_run: bool = False) -> Moved:
@@ -71,7 +73,7 @@ async def pin(cluster: Cluster, sandbox: Sandbox, until: str, reason: str, by: s
     """Keep a sandbox until a time, whatever its expiry says.
 
     Args:
-        until: RFC 3339, or a date.
+        until: a date, a duration or RFC 3339 (:func:`sandbox.model.deadline.pin_end`).
         reason: why; it is shown to everybody.
         by: the user who does it.
 
@@ -85,7 +87,14 @@ async def pin(cluster: Cluster, sandbox: Sandbox, until: str, reason: str, by: s
         _check_allowed(sandbox, annotations, end)
         return {labels.PINNED_UNTIL: to_rfc3339(end), labels.PIN_REASON: reason, labels.PINNED_BY: by}
 
-    return await _move(cluster, sandbox, change, dry_run=dry_run)
+    moved = await _move(cluster, sandbox, change, dry_run=dry_run)
+    if moved.sandbox.pinned_until is None and moved.sandbox.expires_at is not None:
+        end = pin_end(until, moved.now)
+        note = (
+            f"it lives until {to_rfc3339(moved.sandbox.expires_at)} anyway; a pin until {to_rfc3339(end)} adds nothing"
+        )
+        return replace(moved, note=note)
+    return moved
 
 
 async def unpin(cluster: Cluster, sandbox: Sandbox, *, dry_run: bool = False) -> Moved:

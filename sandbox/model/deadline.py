@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sandbox.model import labels
-from sandbox.model.durations import from_rfc3339, parse_duration
+from sandbox.model.durations import format_duration, from_rfc3339, parse_duration
 from sandbox.model.errors import InvalidInput
 
+# Less than a deployment takes, or the clean-up's next pass: nobody means that.
+LEAST_TTL = timedelta(minutes=5)
 # A pin ends, and nobody plans further than this.
 LONGEST_PIN = timedelta(days=365)
 
@@ -79,17 +81,34 @@ def warn_at(end: datetime, ttl: str, warn_before: timedelta) -> datetime:
     return end - min(warn_before, span / 2)
 
 
-def pin_end(text: str, now: datetime) -> datetime:
-    """Read until when something is pinned: an RFC 3339 time, or a date (its last second, UTC).
+def parse_ttl(text: str) -> timedelta:
+    """Read a time to live.
 
     Raises:
-        InvalidInput: neither of them, in the past, or more than a year ahead.
+        InvalidInput: no duration, or less than five minutes.
     """
-    try:
-        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-        until = day + timedelta(days=1, seconds=-1)
-    except (ValueError, OverflowError):
-        until = from_rfc3339(text)
+    ttl = parse_duration(text)
+    if ttl < LEAST_TTL:
+        raise InvalidInput(
+            f"a time to live of {text} is too short",
+            why="the clean-up would delete the sandbox before anybody has looked at it",
+            hint=f"{format_duration(LEAST_TTL)} at the least; `sandbox down` ends a sandbox now",
+        )
+    return ttl
+
+
+def pin_end(text: str, now: datetime) -> datetime:
+    """Read until when something is pinned: a date (its last second, UTC), a duration from now, an RFC 3339 time.
+
+    Raises:
+        InvalidInput: none of them, in the past, or more than a year ahead.
+    """
+    until = _end_of_day(text) or _after(text, now) or _time(text)
+    if until is None:
+        raise InvalidInput(
+            f"{text[:100]!r} is neither a date, a duration nor a time with its zone",
+            hint="such as 2030-02-01 (its end, UTC), 3d, or 2030-02-01T18:00:00Z",
+        )
     if until <= now:
         raise InvalidInput(f"{text} has passed", hint="pin until a time to come")
     if until > now + LONGEST_PIN:
@@ -97,3 +116,25 @@ def pin_end(text: str, now: datetime) -> datetime:
             f"{text} is more than a year ahead", hint="a pin ends; it can be renewed when the time comes"
         )
     return until
+
+
+def _end_of_day(text: str) -> datetime | None:
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        return day + timedelta(days=1, seconds=-1)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _after(text: str, now: datetime) -> datetime | None:
+    try:
+        return now + parse_duration(text)
+    except (InvalidInput, OverflowError):
+        return None
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return from_rfc3339(text)
+    except InvalidInput:
+        return None

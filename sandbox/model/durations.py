@@ -9,6 +9,8 @@ from sandbox.model.errors import InvalidInput
 
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _SHAPE = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+# From how many seconds on, to what they are rounded to be shown.
+_ROUNDED = ((_SECONDS["w"], _SECONDS["d"]), (_SECONDS["d"], _SECONDS["h"]), (10 * _SECONDS["m"], _SECONDS["m"]), (0, 1))
 # timedelta overflows beyond this; nobody means more than a century.
 _LONGEST = timedelta(days=36_500)
 
@@ -46,8 +48,11 @@ def format_duration(duration: timedelta) -> str:
 
 
 def short_duration(duration: timedelta) -> str:
-    """Write a duration roughly, in its two largest units, as kubectl shows ages (``1d12h``, ``4m30s``)."""
-    full = re.findall(r"\d+[wdhms]", format_duration(abs(duration)))
+    """Write a duration roughly, in its two largest units (``1d12h``, ``4m30s``; minutes only from ten on), rounded."""
+    seconds = abs(duration).total_seconds()
+    # What is said right after somebody asked for 12h is 12h, and not 11h59m.
+    finest = next(size for least, size in _ROUNDED if seconds >= least)
+    full = re.findall(r"\d+[wdhms]", format_duration(timedelta(seconds=int(seconds / finest + 0.5) * finest)))
     return "".join(full[:2]) or "0s"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,9 +12,9 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_dela
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
-from sandbox.cluster.errors import AlreadyExists, Forbidden
+from sandbox.cluster.errors import AlreadyExists, Conflict, Forbidden
 from sandbox.model import labels
-from sandbox.model.durations import format_duration, from_rfc3339, to_rfc3339
+from sandbox.model.durations import format_duration, from_rfc3339, parse_duration, to_rfc3339
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
@@ -25,6 +26,8 @@ from sandbox.provision.inspect import get_or_list
 
 # How long a namespace of the same name that is being deleted may take before we give up.
 _TERMINATING_BOUND = 120.0
+# Namespaces change rarely; more changes than this under our hands are a fight.
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -204,13 +207,38 @@ async def prolong(cluster: Cluster, namespace: Manifest, lifetime: Lifetime) -> 
     return await _patch(cluster, namespace["metadata"]["name"], patch)
 
 
-async def set_phase(cluster: Cluster, name: str, phase: Phase) -> Manifest:
-    """Write the phase; one that slept sleeps no more."""
-    return await _patch(cluster, name, {"metadata": {"annotations": {labels.PHASE: phase, labels.AWAKE: None}}})
+async def finish(cluster: Cluster, name: str, phase: Phase) -> Manifest:
+    """Write how a deployment ended, and let the time to live count from now, its end; one that slept sleeps no more.
+
+    Raises:
+        OperationFailed: it is gone, or being deleted.
+    """
+    note: dict[str, str | None] = {labels.PHASE: phase, labels.AWAKE: None}
+    for _ in range(_TRIES):
+        namespace = await objects.get(cluster, reference(name))
+        if namespace is None:
+            raise OperationFailed(f"the sandbox {name} is gone", hint="run `sandbox up` again: it makes it anew")
+        expiry = from_now_on(namespace, await cluster.server_time())
+        version = namespace["metadata"]["resourceVersion"] if expiry else None
+        with suppress(Conflict):
+            return await _patch(cluster, name, {"metadata": {"annotations": {**note, **expiry}}}, version)
+    # Somebody moves its end all the time; theirs counts.
+    return await _patch(cluster, name, {"metadata": {"annotations": note}})
 
 
-async def _patch(cluster: Cluster, name: str, patch: Manifest) -> Manifest:
-    patched = await objects.patch_merge(cluster, reference(name), patch)
+def from_now_on(namespace: Manifest, now: datetime) -> dict[str, str]:
+    """What moves a sandbox's expiry to a time to live from now, within its longest life; empty where it is later."""
+    try:
+        end = now + parse_duration((namespace["metadata"].get("annotations") or {}).get(labels.TTL, ""))
+    except InvalidInput:
+        return {}
+    end = min(end, _time(namespace, labels.MAX_EXPIRES_AT) or end)
+    before = _time(namespace, labels.EXPIRES_AT)
+    return {} if before is not None and before >= end else {labels.EXPIRES_AT: to_rfc3339(end)}
+
+
+async def _patch(cluster: Cluster, name: str, patch: Manifest, version: str | None = None) -> Manifest:
+    patched = await objects.patch_merge(cluster, reference(name), patch, resource_version=version)
     # A PATCH on a namespace that is being deleted succeeds.
     if "deletionTimestamp" in patched["metadata"]:
         raise OperationFailed(f"the sandbox {name} is being deleted", hint="run `sandbox up` again when it is gone")

@@ -21,6 +21,7 @@ from sandbox.cluster.helm import Helm
 from sandbox.cluster.platform import read_platform
 from sandbox.images.build import ImageRequest, resolve_images
 from sandbox.images.registry import digest_of
+from sandbox.model.deadline import parse_ttl
 from sandbox.model.durations import format_duration, parse_duration
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.images import ResolvedImage
@@ -170,7 +171,7 @@ class Planner:
         if request.env:
             _check_environment(project, request.env)
         profile = choose_profile(request.quota or defaults.quota, self._profiles(declared))
-        ttl = parse_duration(request.ttl or defaults.ttl)
+        ttl = parse_ttl(request.ttl or defaults.ttl)
         if profile.max_ttl and ttl > parse_duration(profile.max_ttl):
             raise Refused(
                 f"a TTL of {format_duration(ttl)} is over what the quota profile {profile.name} allows",

@@ -56,7 +56,7 @@ async def rollback(
                             equivalents.roll_back(cluster.context, sandbox.namespace, chart.release, revision)
                         )
                 done = await go_back(place, known, wanted, by=user.username)
-            await ns.set_phase(cluster, sandbox.namespace, Phase.READY)
+            await ns.finish(cluster, sandbox.namespace, Phase.READY)
         return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,10 @@ from sandbox.project.load import LoadedProject, load_project
 from sandbox.project.settings import Settings
 from sandbox.source import git, manifest
 from sandbox.source.command import in_thread
+
+# Names of branches and tags; not what git calculates (HEAD~2, main@{1}), and no commit by its number.
+_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+#-]*", re.ASCII)
+_SHA = re.compile(r"[0-9a-f]{7,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -127,11 +132,21 @@ async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path, say
     own = next((o for o in declared.values() if loaded[o].project.project == lock.project), next(iter(loaded)))
     project = loaded[own].project.model_copy(update={"services": services})
     return Sources(
-        trees[own],
+        as_it_was_called(trees[own], lock, own),
         replace(loaded[own], project=project),
         {name: trees[origin] for name, origin in placed.items()},
         {name: trees[origin] for name, origin in declared.items()},
     )
+
+
+def as_it_was_called(source: Source, lock: Lock, origin: tuple[str, str]) -> Source:
+    """A commit by its SHA has no name; the sandbox is called after the one that it was deployed by."""
+    refs = [
+        s.ref for s in lock.services.values() if (s.repo, s.commit) == origin == (s.declared_repo, s.declared_commit)
+    ]
+    if not refs or refs[0] == "HEAD" or not _REF.fullmatch(refs[0]) or _SHA.fullmatch(refs[0]):
+        return source
+    return replace(source, commit=replace(source.commit, ref=refs[0], branch=refs[0]))
 
 
 async def _own_source(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import get_args
 
 from sandbox.cluster import sleeping
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.lease import deployment_lease
 from sandbox.model import labels
-from sandbox.model.durations import format_duration, parse_duration, relative, to_rfc3339
+from sandbox.model.deadline import parse_ttl
+from sandbox.model.durations import format_duration, relative, to_rfc3339
 from sandbox.model.errors import InvalidInput, SandboxError, Unreachable
 from sandbox.model.failure import NotReady
 from sandbox.model.objects import Manifest
@@ -54,6 +56,7 @@ class UpResult:
         record_number: of the deployment that is in the namespace now.
         plan: what would be done; in a dry run only.
         asked: what that asks of the quota; in a dry run only.
+        now: the server's time at the end.
     """
 
     sandbox: Sandbox | None
@@ -65,6 +68,7 @@ class UpResult:
     notes: tuple[str, ...] = ()
     plan: Plan | None = None
     asked: tuple[Asked, ...] = ()
+    now: datetime | None = None
 
     @property
     def manifests(self) -> list[Manifest]:
@@ -116,7 +120,7 @@ def validate(request: UpRequest) -> None:
         if not file.is_file():
             raise InvalidInput(f"{file}: there is no such values file")
     if request.ttl:
-        parse_duration(request.ttl)
+        parse_ttl(request.ttl)
     builders = get_args(BuilderName)
     if request.builder is not None and request.builder not in builders:
         raise InvalidInput(f"{request.builder!r} is no builder", hint=f"there are {', '.join(builders)}")
@@ -223,7 +227,7 @@ async def _deploy(
         except SandboxError as error:
             await _failed(place, plan, record, error, request, reporter)
             raise
-        namespace = await ns.set_phase(cluster, plan.identity.namespace, Phase.READY)
+        namespace = await ns.finish(cluster, plan.identity.namespace, Phase.READY)
     return _result(cluster, plan, namespace, record, services)
 
 
@@ -312,7 +316,7 @@ async def _failed(
     failure = error.findings[0].lines()[0] if isinstance(error, NotReady) and error.findings else error.what
     failed = record.model_copy(update={"failure": failure})
     await records.save(place.cluster, place.namespace, failed)
-    await ns.set_phase(place.cluster, place.namespace, Phase.FAILED)
+    await ns.finish(place.cluster, place.namespace, Phase.FAILED)
     good = records.last_deployed(plan.before)
     if not request.rollback_on_failure:
         error.hint = "; ".join(filter(None, (error.hint, _what_now(plan, good, error))))
@@ -322,7 +326,7 @@ async def _failed(
         return
     with reporter.step(f"Roll back to record {good.number}"):
         await go_back(place, [*plan.before, failed], good, by=plan.identity.created_by)
-        await ns.set_phase(place.cluster, place.namespace, Phase.READY)
+        await ns.finish(place.cluster, place.namespace, Phase.READY)
     error.hint = f"the sandbox was rolled back to record {good.number}"
 
 
@@ -347,4 +351,5 @@ def _result(
         services=tuple(outcomes),
         endpoints=endpoints_of(plan.identity.name, record),
         notes=plan.notes,
+        now=cluster.known_time(),
     )

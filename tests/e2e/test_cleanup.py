@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,6 +23,7 @@ import yaml
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.lease import deployment_lease
 from sandbox.cluster.providers import ClusterInfo
 from sandbox.lifecycle import cleanup
 from sandbox.lifecycle.cleanup import Policy, Sweep
@@ -390,6 +392,31 @@ async def test_an_extension_wins_or_says_that_it_lost_a_hundred_times(group: Gro
     # A race in which only one side ever runs would show nothing.
     assert extended
     assert late
+
+
+async def test_nothing_is_deleted_in_the_middle_of_a_deployment(group: Group) -> None:
+    provisioning = {labels.PHASE: "Provisioning"}
+    late = {"deploying": -MINUTE, "sleeping": -MINUTE, "dead": -MINUTE, "stubborn": -2 * HOUR, "final": -MINUTE}
+    more: dict[str, dict[str, str]] = dict.fromkeys(late, provisioning)
+    more["sleeping"] = {labels.PHASE: "Ready"}
+    more["final"] = provisioning | {labels.MAX_EXPIRES_AT: to_rfc3339(datetime.now(UTC) - MINUTE)}
+    for kind, left in late.items():
+        await asyncio.to_thread(group.make, group.name(kind), left, annotations=more[kind])
+    told: list[Line] = []
+    where = group.cluster
+
+    async with Cluster.connect(where.context, where.kubeconfig) as connection, AsyncExitStack() as held:
+        for kind in ("deploying", "sleeping", "stubborn", "final"):
+            await held.enter_async_context(deployment_lease(connection, group.name(kind)))
+        sweep = Sweep(connection, policy(group), told.append)
+        done = await sweep.act(await sweep.look())
+
+    (spared,) = [line for line in told if line.action is Action.SPARED]
+    assert spared.namespace == group.name("deploying")
+    assert "being deployed" in spared.why
+    assert done.overdue >= 60
+    deleted = {line.namespace for line in told if line.action is Action.DELETED}
+    assert deleted == {group.name(kind) for kind in late} - {group.name("deploying")}
 
 
 async def test_two_clean_ups_at_once_delete_each_once(group: Group) -> None:

@@ -15,7 +15,8 @@ from sandbox.lifecycle import expiry as expiry_module
 from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339, to_rfc3339
 from sandbox.model.errors import Refused
-from sandbox.model.sandbox import Sandbox
+from sandbox.model.sandbox import Phase, Sandbox
+from sandbox.provision import namespace as namespaces
 from tests.conftest import kubectl
 from tests.e2e.handmade import Group, group_on
 from tests.e2e.preloaded import Preloaded
@@ -105,6 +106,7 @@ def test_nobody_gets_past_the_latest_end(tool: Tool, group: Group) -> None:
 @pytest.mark.parametrize("text", ["0", "0h", "100y", "4", "-4h", "forever"])
 def test_what_is_no_duration_is_refused(tool: Tool, group: Group, text: str) -> None:
     tool.run("extend", "--", group.name("none"), text).failed(2, "duration")
+    tool.run("extend", group.name("none"), "10s").failed(2, "too short", "5m")
 
 
 def test_a_dry_run_changes_nothing(tool: Tool, group: Group) -> None:
@@ -177,7 +179,7 @@ def test_a_pin_keeps_a_sandbox_until_it_ends(tool: Tool, group: Group) -> None:
     ("arguments", "says"),
     [
         (("--until", "2020-01-01", "--reason", "x"), "has passed"),
-        (("--until", "soon", "--reason", "x"), "RFC 3339"),
+        (("--until", "soon", "--reason", "x"), "such as 2030-02-01"),
         (("--until", "2099-01-01", "--reason", "x"), "year"),
         (("--until", "2030-01-01", "--reason", " "), "reason"),
         (("--until", "2030-01-01"), "--reason"),
@@ -192,6 +194,38 @@ def test_a_pin_says_until_when_and_why(tool: Tool, group: Group, arguments: tupl
     tool.run("pin", name, *arguments).failed(2, says)
 
     assert labels.PINNED_UNTIL not in group.annotations(name)
+
+
+def test_a_pin_that_adds_nothing_says_so(tool: Tool, group: Group) -> None:
+    name = group.name("long")
+    group.make(name, 8 * HOUR)
+
+    ended = tool.run("pin", name, "--until", "2h", "--reason", "demo").ok()
+
+    assert "adds nothing" in ended.err
+    assert to_rfc3339(expiry(group, name)) in ended.err
+    assert "adds nothing" not in tool.run("pin", name, "--until", "2d", "--reason", "demo").ok().err
+
+
+@pytest.mark.parametrize(
+    ("left", "latest", "ends_in"),
+    [(HOUR, None, 8 * HOUR), (HOUR, 3 * HOUR, 3 * HOUR), (20 * HOUR, None, 20 * HOUR), (HOUR, -HOUR, HOUR)],
+)
+async def test_the_time_to_live_counts_from_the_end_of_a_deployment(
+    group: Group, left: timedelta, latest: timedelta | None, ends_in: timedelta
+) -> None:
+    begun = {labels.PHASE: "Provisioning", labels.AWAKE: "Ready"}
+    if latest is not None:
+        begun[labels.MAX_EXPIRES_AT] = to_rfc3339(datetime.now(UTC) + latest)
+    name = group.name(f"deployed-{ends_in.seconds}-{latest is not None}".lower())
+    await asyncio.to_thread(group.make, name, left, annotations=begun)
+
+    async with Cluster.connect(group.cluster.context, group.cluster.kubeconfig) as connection:
+        await namespaces.finish(connection, name, Phase.READY)
+
+    note = await asyncio.to_thread(group.annotations, name)
+    assert (note[labels.PHASE], labels.AWAKE in note) == ("Ready", False)
+    assert abs(from_now(from_rfc3339(note[labels.EXPIRES_AT])) - ends_in) < NEAR
 
 
 def test_what_dies_next(tool: Tool, group: Group) -> None:

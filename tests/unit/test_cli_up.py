@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -56,6 +57,7 @@ DONE = UpResult(
     services=(ServiceOutcome("orders", "unchanged"), ServiceOutcome("web", "upgraded")),
     endpoints=(Endpoint("web", "http", 8080, "sandbox open -s dana-shop-main web"),),
     notes=("web: moved into the sandbox",),
+    now=NOW + timedelta(seconds=2),
 )
 
 
@@ -163,8 +165,26 @@ def test_the_result_is_data_on_stdout_and_talk_on_stderr(asked: Core) -> None:
         "web       upgraded    web:8080",
     ]
     assert "note: web: moved into the sandbox" in result.stderr
-    assert "expires in 8h (2030-01-31T20:00:00Z)" in result.stderr
+    assert "expires in 8h (2030-01-31T20:00:00Z), and the next `sandbox up` prolongs it" in result.stderr
     assert "sandbox open -s dana-shop-main web" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"expires_at": NOW + timedelta(days=2)}, "expires in 2d (2030-02-02T12:00:00Z), as an extension"),
+        (
+            {"expires_at": NOW + timedelta(days=3), "pinned_until": NOW + timedelta(days=3), "pin_reason": "demo"},
+            "kept until 2030-02-03T12:00:00Z by a pin: demo",
+        ),
+        ({"max_expires_at": NOW + timedelta(hours=8)}, "expires in 8h (2030-01-31T20:00:00Z), the end of its longest"),
+        ({"ttl": "soon"}, "and the next `sandbox up` prolongs it"),
+    ],
+)
+def test_what_keeps_it_longer_than_this_deployment_is_said(asked: Core, facts: dict[str, Any], said: str) -> None:
+    asked.answer = replace(DONE, sandbox=replace(SANDBOX, **facts))
+
+    assert said in _sandbox("up").stderr
 
 
 def test_the_result_as_json(asked: Core) -> None:

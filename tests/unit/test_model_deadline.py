@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.model import labels
-from sandbox.model.deadline import Deadline, deadline, is_final, pin_end, warn_at
+from sandbox.model.deadline import LEAST_TTL, Deadline, deadline, is_final, parse_ttl, pin_end, warn_at
 from sandbox.model.durations import format_duration, from_rfc3339, to_rfc3339
 from sandbox.model.errors import InvalidInput
 from sandbox.model.sandbox import Phase, Sandbox
@@ -132,6 +132,8 @@ def test_a_warning_comes_before_the_end_and_after_half_of_the_time(
         ("2030-01-31", datetime(2030, 1, 31, 23, 59, 59, tzinfo=UTC)),
         ("2030-01-31T14:00:00+01:00", datetime(2030, 1, 31, 13, tzinfo=UTC)),
         ("2031-01-30", datetime(2031, 1, 30, 23, 59, 59, tzinfo=UTC)),
+        ("3d", datetime(2030, 2, 3, 12, tzinfo=UTC)),
+        ("90m", datetime(2030, 1, 31, 13, 30, tzinfo=UTC)),
     ],
 )
 def test_until_when_something_is_pinned(text: str, until: datetime) -> None:
@@ -145,10 +147,11 @@ def test_until_when_something_is_pinned(text: str, until: datetime) -> None:
         ("2030-01-31T12:00:00Z", "has passed"),
         ("2031-02-01", "more than a year"),
         ("9999-12-31", "more than a year"),
-        ("100y", "not an RFC 3339"),
-        ("tomorrow", "not an RFC 3339"),
-        ("2030-01-31T12:00:00", "no zone"),
-        ("31.01.2030", "not an RFC 3339"),
+        ("100y", "neither a date"),
+        ("tomorrow", "neither a date"),
+        ("2030-01-31T12:00:00", "with its zone"),
+        ("53w", "more than a year"),
+        ("31.01.2030", "neither a date"),
     ],
 )
 def test_what_nothing_is_pinned_until(text: str, says: str) -> None:
@@ -180,3 +183,10 @@ def test_only_a_deletion_timestamp_says_that_it_ends(text: str, phase: str) -> N
     assert Sandbox.of({"metadata": metadata}, "c").phase == phase
     ending = {**metadata, "deletionTimestamp": at(3)}
     assert Sandbox.of({"metadata": ending}, "c").phase is Phase.TERMINATING
+
+
+def test_nobody_means_a_life_of_seconds() -> None:
+    assert parse_ttl("5m") == LEAST_TTL
+    for text in ("10s", "4m59s"):
+        with pytest.raises(InvalidInput, match="too short"):
+            parse_ttl(text)

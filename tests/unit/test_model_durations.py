@@ -50,6 +50,23 @@ def test_short_durations_have_two_units() -> None:
     assert short_duration(timedelta(0)) == "0s"
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (timedelta(hours=12, seconds=-2), "12h"),
+        (timedelta(days=2, seconds=-20), "2d"),
+        (timedelta(weeks=2, minutes=-1), "2w"),
+        (timedelta(minutes=30, seconds=-1), "30m"),
+        (timedelta(minutes=9, seconds=59.6), "10m"),
+        (timedelta(minutes=4, seconds=30), "4m30s"),
+        (timedelta(hours=1, minutes=59, seconds=29), "1h59m"),
+    ],
+)
+def test_short_durations_are_rounded_and_not_cut_off(given: timedelta, shown: str) -> None:
+    assert short_duration(given) == shown
+    assert short_duration(-given) == shown
+
+
 def test_relative_times() -> None:
     now = datetime(2030, 1, 1, tzinfo=UTC)
     assert relative(now + timedelta(hours=8), now) == "in 8h"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import yaml
 
 from sandbox.model.errors import InvalidInput
 from sandbox.model.record import Lock, ServiceLock
+from sandbox.model.source import Commit
 from sandbox.provision.locks import parse_lock, write_lock
+from sandbox.provision.sources import Source, as_it_was_called
 
 SERVICE = ServiceLock(kind="manifests", repo="r", ref="1e5", commit="c" * 40, input_digest="i", manifest_digest="m")
 LOCK = Lock(project="shop", env="dev", services={"y": SERVICE}, created_at=datetime(2030, 1, 1, tzinfo=UTC)).sealed()
@@ -45,3 +48,27 @@ def test_what_is_no_lock_is_refused_before_it_takes_memory_or_stack(text: str) -
     with pytest.raises(InvalidInput, match="is not a lock") as refused:
         parse_lock(text.encode(errors="surrogateescape"), "x")
     assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("ref", "branch"),
+    [
+        ("main", "main"),
+        ("feature/notes", "feature/notes"),
+        ("v1.2", "v1.2"),
+        ("HEAD", None),
+        ("HEAD~2", None),
+        ("c" * 40, None),
+        ("1e5cafe", None),
+        ("", None),
+    ],
+)
+def test_a_sandbox_made_of_a_lock_is_called_as_the_one_before(ref: str, branch: str | None) -> None:
+    commit = Commit("r", "c" * 40, None, "c" * 40, "Dana <d@example.com>", "Say hello", LOCK.created_at)
+    service = SERVICE.model_copy(update={"ref": ref, "declared_repo": "r", "declared_commit": "c" * 40})
+    lock = LOCK.model_copy(update={"services": {"other": SERVICE, "web": service}})
+
+    found = as_it_was_called(Source(commit, "r", Path()), lock, ("r", "c" * 40)).commit
+
+    assert found.branch == branch
+    assert found.sha == commit.sha

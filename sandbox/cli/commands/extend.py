@@ -39,10 +39,10 @@ def extend(
     """
     from sandbox.cli.run import run
     from sandbox.lifecycle.expiry import extend as extend_one
-    from sandbox.model.durations import parse_duration
+    from sandbox.model.deadline import parse_ttl
 
     *names, text = words
-    ttl = parse_duration(text)
+    ttl = parse_ttl(text)
     moved = run(each(common, selection, names, lambda c, s: extend_one(c, s, ttl, dry_run=dry_run)))
     show(moved, output, dry_run=dry_run)
 
@@ -99,6 +99,8 @@ def show(outcomes: Sequence[Moved | Exception], output: Format, *, dry_run: bool
             say(f"{one.sandbox.name} needed no change")
         elif dry_run:
             say(f"{one.sandbox.name} was not changed (--dry-run)")
+        if one.note:
+            say(f"note: {one.sandbox.name}: {one.note}")
     if len(errors) == 1:
         raise errors[0]
     if errors:

@@ -21,7 +21,12 @@ def pin(
     names: Names = None,
     until: Annotated[
         str,
-        typer.Option("--until", metavar="DATE", help="A date (its end, UTC) or an RFC 3339 time.", show_default=False),
+        typer.Option(
+            "--until",
+            metavar="DATE",
+            help="A date (its end, UTC), a duration from now (3d), or an RFC 3339 time.",
+            show_default=False,
+        ),
     ] = ...,  # type: ignore[assignment]
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; everybody sees it.", show_default=False)

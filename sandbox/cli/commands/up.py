@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,11 +23,17 @@ from sandbox.model.durations import parse_duration
 from sandbox.model.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sandbox.model.images import ResolvedImage
+    from sandbox.model.sandbox import Sandbox
     from sandbox.model.source import Commit
     from sandbox.provision.endpoints import Endpoint
     from sandbox.provision.plan import Plan, ServicePlan
     from sandbox.provision.up import ServiceOutcome, UpResult
+
+# Times are written in whole seconds, and asked for a little later than they are counted from.
+_A_MOMENT = timedelta(minutes=1)
 
 
 def up(
@@ -218,13 +225,32 @@ def _say_what_next(result: UpResult) -> None:
         return
     what = f" at {result.commit.short}" if result.commit else ""
     say(f"{sandbox.name}{what} is up in namespace {sandbox.namespace} of {sandbox.context}", colour="green")
-    if sandbox.expires_at:
-        from sandbox.model.durations import to_rfc3339
-
-        say(f"expires in {sandbox.ttl} ({to_rfc3339(sandbox.expires_at)}); the next `sandbox up` prolongs it")
+    if end := _end(sandbox, result.now):
+        say(end)
     ways_in = [endpoint.command for endpoint in result.endpoints]
     for command in (*ways_in[:1], f"sandbox status {sandbox.name}", f"sandbox down {sandbox.name}"):
         say(f"  {command}")
+
+
+def _end(sandbox: Sandbox, now: datetime | None) -> str:
+    """When a sandbox ends, and by what: this deployment, or what keeps it for longer."""
+    from sandbox.model.durations import relative, to_rfc3339
+
+    end = sandbox.expires_at
+    if end is None:
+        return ""
+    at = f"{relative(end, now)} ({to_rfc3339(end)})" if now else to_rfc3339(end)
+    if sandbox.pinned_until:
+        return f"kept until {to_rfc3339(end)} by a pin: {sandbox.pin_reason or 'no reason is given'}"
+    if end == sandbox.max_expires_at:
+        return f"expires {at}, the end of its longest life"
+    try:
+        is_extended = now is not None and end > now + parse_duration(sandbox.ttl) + _A_MOMENT
+    except InvalidInput:
+        is_extended = False
+    return f"expires {at}, " + (
+        "as an extension or a deployment before has it" if is_extended else "and the next `sandbox up` prolongs it"
+    )
 
 
 def _result_data(result: UpResult) -> dict[str, Any]:
