@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sandbox.cli.options import Common, Selection
 from sandbox.cli.reporter import command_line, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sandbox.cluster.client import Cluster
     from sandbox.model.sandbox import Sandbox
+
+T = TypeVar("T")
 
 
 async def chosen(cluster: Cluster, common: Common, selection: Selection, name: str | None = None) -> Sandbox:
@@ -38,6 +40,48 @@ async def all_chosen(cluster: Cluster, common: Common, selection: Selection, nam
     """
     wanted: list[str | None] = [*dict.fromkeys(names)] or [None]
     return [await chosen(cluster, common, selection, name) for name in wanted]
+
+
+async def change_each(
+    common: Common,
+    selection: Selection,
+    names: Sequence[str],
+    change: Callable[[Cluster, Sandbox], Awaitable[T]],
+) -> list[T | Exception]:
+    """Change the sandboxes that were named, side by side; one that cannot be stops none of the others.
+
+    Returns:
+        What became of each, or what stood in the way.
+    """
+    import asyncio
+
+    from sandbox.cluster.client import Cluster
+    from sandbox.model.errors import SandboxError
+
+    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
+        sandboxes = await all_chosen(cluster, common, selection, names)
+
+        async def one(sandbox: Sandbox) -> T | Exception:
+            try:
+                return await change(cluster, sandbox)
+            except SandboxError as error:
+                return error
+
+        return list(await asyncio.gather(*(one(sandbox) for sandbox in sandboxes)))
+
+
+def done_of(outcomes: Sequence[T | Exception]) -> list[T]:
+    """What was done, of :func:`change_each`'s outcomes."""
+    return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+
+
+def raise_failures(outcomes: Sequence[object]) -> None:
+    """Raise what stood in the way, where something did; when what was done has been shown."""
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup("some sandboxes stay as they are", errors)
 
 
 def same_as(common: Common, cluster: Cluster, *arguments: str, namespace: str = "") -> None:

@@ -9,6 +9,7 @@ Nothing is remembered that the cluster does not know, so one that is killed is s
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable
@@ -24,7 +25,7 @@ from sandbox.cluster.lease import is_deploying
 from sandbox.lifecycle.alert import post
 from sandbox.lifecycle.janitor import EXPIRES as JANITOR_EXPIRES
 from sandbox.lifecycle.janitor import TTL as JANITOR_TTL
-from sandbox.lifecycle.locks import forget_locks, keep_lock
+from sandbox.lifecycle.locks import Keeper
 from sandbox.lifecycle.report import Action, Line, Pass, Tell
 from sandbox.lifecycle.verdict import Fate, Rules, Verdict, judge, over_limit
 from sandbox.model import labels
@@ -36,7 +37,6 @@ from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.summary import Outside, Summary, read_summary
 from sandbox.project.platform import Limits
-from sandbox.store.store import Store
 
 _AT_ONCE: Final = 16
 # Namespaces change rarely; one that changed this often while it was to be deleted waits for the next pass.
@@ -85,7 +85,7 @@ class Policy:
         selector: only namespaces with these labels.
         cluster_scoped: ``Kind.group`` of what may be deleted outside of namespaces.
         limits: what is allowed and only counting can hold.
-        store: where locks are kept; None: nowhere. ``retention``: for how long.
+        locks: where locks are kept; None: nowhere. ``retention``: for how long.
         alert_url: told of every sandbox that ends soon.
         needs_record: whether only what has a record, or never got that far, is deleted; not where the platform's
             admission says what a sandbox is.
@@ -96,7 +96,7 @@ class Policy:
     dry_run: bool = False
     cluster_scoped: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
-    store: Store | None = None
+    locks: Keeper | None = None
     retention: timedelta = timedelta(days=7)
     alert_url: str | None = None
     needs_record: bool = True
@@ -162,8 +162,8 @@ class Sweep:
         for namespace, verdict in found.judged[Fate.FLAG]:
             self._say(Action.FLAGGED, verdict.why, namespace, verdict)
         self._say_limits(found)
-        if found.judged[Fate.DUE] and self._policy.store is None:
-            self._say(Action.NOTICE, "no capture store is set, so the locks of what is deleted are not kept")
+        if found.judged[Fate.DUE] and self._policy.locks is None:
+            self._say(Action.NOTICE, "the locks of what is deleted are not kept: there is no place for them")
         await self._each(self._end(*each) for each in found.judged[Fate.DUE])
         await self._each(self._warn(*each) for each in found.judged[Fate.WARN])
         await self._each(self._explain(*each) for each in found.judged[Fate.STUCK])
@@ -328,11 +328,11 @@ class Sweep:
         Raises:
             SandboxError: the store cannot, and the sandbox is not so late that this could not wait.
         """
-        store, metadata = self._policy.store, namespace["metadata"]
-        if store is None or summary is None or not summary.lock:
+        keeper, metadata = self._policy.locks, namespace["metadata"]
+        if keeper is None or summary is None or not summary.lock:
             return ""
         try:
-            return await keep_lock(store, metadata["name"], metadata["uid"], summary.lock)
+            return await keeper.keep(metadata["name"], metadata["uid"], summary.lock)
         except SandboxError as error:
             late = self._now() - verdict.deadline if verdict.deadline else timedelta()
             if late < _LOCK_PATIENCE:
@@ -537,6 +537,7 @@ class Sweep:
                 project=sandbox.project if sandbox else "",
                 deadline=verdict.deadline if verdict else None,
                 lock=lock,
+                restore=f"sandbox up --lock {shlex.quote(lock)} --name {sandbox.name}" if lock and sandbox else "",
             )
         )
 
@@ -550,11 +551,11 @@ class Sweep:
         self._memory.warned = {uid: end for uid, end in self._memory.warned.items() if uid in warned}
 
     async def _forget_locks(self, now: datetime) -> None:
-        store, before = self._policy.store, self._memory.forgot
-        if store is None or self._policy.dry_run or (before is not None and now - before < _FORGET_EVERY):
+        keeper, before = self._policy.locks, self._memory.forgot
+        if keeper is None or self._policy.dry_run or (before is not None and now - before < _FORGET_EVERY):
             return
         try:
-            await forget_locks(store, self._policy.retention, now)
+            await keeper.forget(self._policy.retention, now)
         except SandboxError as error:
             self._say(Action.FAILED, f"old locks cannot be removed: {error}")
             return

@@ -53,13 +53,13 @@ async def extend(cluster: Cluster, sandbox: Sandbox, ttl: timedelta, *, dry_run:
 
     Raises:
         OperationFailed: it is gone or being deleted; the extension came too late.
-        Refused: that is after the latest end that its quota profile allows, or longer than the platform's profile
-            allows at once.
+        Refused: that is after the latest end that its quota profile allows, or longer than that allows at once.
         Busy: others change the namespace all the time.
     """
-    await _check_ttl(cluster, sandbox, ttl)
+    decided = parse_platform(await read_platform(cluster)).profiles.get(sandbox.quota_profile)
 
     def change(annotations: Annotations, now: datetime) -> Mapping[str, str | None]:
+        _check_ttl(sandbox, ttl, decided.max_ttl if decided else annotations.get(labels.MAX_TTL))
         end, before = now + ttl, deadline(annotations)
         _check_allowed(sandbox, annotations, end)
         if before.at is not None and before.at >= end:
@@ -120,13 +120,21 @@ async def unpin(cluster: Cluster, sandbox: Sandbox, *, dry_run: bool = False) ->
     return await _move(cluster, sandbox, change, dry_run=dry_run)
 
 
-async def _check_ttl(cluster: Cluster, sandbox: Sandbox, ttl: timedelta) -> None:
-    """Hold an extension against the platform's profile, which nobody else does: admission sees the end only."""
-    profile = parse_platform(await read_platform(cluster)).profiles.get(sandbox.quota_profile)
-    if profile is not None and profile.max_ttl is not None and ttl > parse_duration(profile.max_ttl):
+def _check_ttl(sandbox: Sandbox, ttl: timedelta, most: str | None) -> None:
+    """Hold an extension against its quota profile, which nobody else does: admission sees the end only.
+
+    Args:
+        most: as the platform's profile says it now, else as its last deployment wrote it down.
+    """
+    try:
+        longest = parse_duration(most) if most else None
+    except InvalidInput:
+        # Somebody wrote it by hand; it is for them that it is there.
+        longest = None
+    if longest is not None and ttl > longest:
         raise Refused(
             f"{sandbox.name} may not be extended by {format_duration(ttl)} at once",
-            why=f"its quota profile {profile.name} allows {profile.max_ttl} (maxTTL)",
+            why=f"its quota profile {sandbox.quota_profile} allows {most} (maxTTL)",
             hint="extend it by less, and again when that has passed; `sandbox pin` keeps it until a date",
         )
 

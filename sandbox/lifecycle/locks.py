@@ -1,31 +1,48 @@
-"""The locks of deleted sandboxes in the capture store, kept for a while: ``sandbox up --lock`` brings them back."""
+"""Where a clean-up keeps the locks of what it deletes: in a capture store, else in the cluster."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
-from sandbox.model.record import LOCKS_FOLDER
+from sandbox.cluster import keptlocks
+from sandbox.cluster.client import Cluster
+from sandbox.store.locks import forget_locks, keep_lock
 from sandbox.store.store import Store
 
 
-async def keep_lock(store: Store, namespace: str, uid: str, text: str) -> str:
-    """Save a lock; where it is, as ``up --lock`` takes it.
+class Keeper(Protocol):
+    """A place for locks."""
 
-    Raises:
-        SandboxError: the store cannot.
-    """
-    path = f"{LOCKS_FOLDER}{namespace}-{uid}.yaml"
-    await store.put(path, text.encode())
-    return f"{store.url.rstrip('/')}/{path}"
+    async def keep(self, namespace: str, uid: str, text: str) -> str:
+        """Save a lock; where it is, as ``up --lock`` takes it."""
+
+    async def forget(self, retention: timedelta, now: datetime) -> int:
+        """Remove the locks that were kept for longer; how many."""
 
 
-async def forget_locks(store: Store, retention: timedelta, now: datetime) -> int:
-    """Remove the locks that were saved longer ago than ``retention``; how many.
+@dataclass(frozen=True)
+class InStore:
+    """A capture store."""
 
-    Raises:
-        SandboxError: the store cannot.
-    """
-    # A store that does not say when something was written keeps it.
-    entries = await store.entries(LOCKS_FOLDER)
-    old = [entry for entry in entries if entry.modified is not None and entry.modified < now - retention]
-    return sum([await store.remove(entry.path) for entry in old])
+    store: Store
+
+    async def keep(self, namespace: str, uid: str, text: str) -> str:
+        return await keep_lock(self.store, namespace, uid, text)
+
+    async def forget(self, retention: timedelta, now: datetime) -> int:
+        return await forget_locks(self.store, retention, now)
+
+
+@dataclass(frozen=True)
+class InCluster:
+    """ConfigMaps in the namespace that the chart makes for them."""
+
+    cluster: Cluster
+
+    async def keep(self, namespace: str, uid: str, text: str) -> str:
+        return await keptlocks.keep(self.cluster, namespace, uid, text)
+
+    async def forget(self, retention: timedelta, now: datetime) -> int:
+        return await keptlocks.forget(self.cluster, retention, now)

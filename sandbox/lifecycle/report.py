@@ -32,7 +32,7 @@ class Line:
     Attributes:
         time: the server's.
         deadline: when the sandbox was to end.
-        lock: where its lock is kept now.
+        lock: where its lock is kept now; ``restore``: the command that brings it back.
     """
 
     time: datetime
@@ -46,6 +46,7 @@ class Line:
     project: str = ""
     deadline: datetime | None = None
     lock: str = ""
+    restore: str = ""
 
 
 Tell = Callable[[Line], None]

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.platform import read_platform
 from sandbox.lifecycle.cleanup import Found, Memory, Policy, Sweep
+from sandbox.lifecycle.locks import InCluster, InStore, Keeper
 from sandbox.lifecycle.report import Pass, Tell
 from sandbox.lifecycle.verdict import Rules
 from sandbox.model.errors import InvalidInput, OperationFailed, SandboxError
 from sandbox.project.platform import parse_platform
+from sandbox.project.settings import load_settings
 from sandbox.store.store import Store
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class Wishes:
 
     Attributes:
         cluster_scoped: kinds (``Kind.group``), besides those that the platform's profiles list.
-        store: URL of the capture store.
+        store: URL of the capture store that locks go to.
     """
 
     selector: str = ""
@@ -137,15 +139,22 @@ class Rounds:
                 hint="mend the values of the chart and `helm upgrade` it",
             ) from None
         listed = {kind for profile in platform.profiles.values() for kind in profile.allowed_cluster_scoped}
-        url = wishes.store or platform.capture_store
         return Policy(
             rules=Rules(wishes.warn_before or platform.warning_time, wishes.stuck_after, wishes.janitor),
             selector=wishes.selector,
             dry_run=wishes.dry_run,
             cluster_scoped=frozenset(listed | set(wishes.cluster_scoped or (() if listed else DEFAULT_KINDS))),
             limits=platform.limits,
-            store=Store.open(url) if url else None,
+            locks=self._keeper(cluster, platform.capture_store, has_platform=text is not None),
             retention=platform.retention,
             alert_url=wishes.alert_url,
             needs_record=text is None,
         )
+
+    def _keeper(self, cluster: Cluster, decided: str | None, *, has_platform: bool) -> Keeper:
+        """Where locks go: to the store that was asked for or that the platform team decided on; without one, a
+        platform's stay in its cluster, where its developers find them, and others in this user's own store."""
+        url = self._wishes.store or decided
+        if url is None and has_platform:
+            return InCluster(cluster)
+        return InStore(Store.open(url or load_settings().capture_store))

@@ -31,6 +31,8 @@ PINNED_UNTIL: Final = f"{DOMAIN}/pinned-until"
 PIN_REASON: Final = f"{DOMAIN}/pin-reason"
 PINNED_BY: Final = f"{DOMAIN}/pinned-by"
 TTL: Final = f"{DOMAIN}/ttl"
+# The longest that one extension may ask for, as the quota profile said at the last deployment.
+MAX_TTL: Final = f"{DOMAIN}/max-ttl"
 PHASE: Final = f"{DOMAIN}/phase"
 # On whatever sleeps (the namespace too): what it was before.
 AWAKE: Final = f"{DOMAIN}/awake"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
-from sandbox.model.errors import InvalidInput, Refused
+from sandbox.model.errors import InvalidInput, OperationFailed, Refused
 from sandbox.model.objects import Manifest, ObjectRef
-from sandbox.model.sandbox import Sandbox
+from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision.attribution import attribute
 
 if TYPE_CHECKING:
@@ -80,6 +80,20 @@ async def inside(cluster: Cluster, sandbox: Sandbox) -> Inside:
     service_of = attribute(contents, record)
     names = sorted({*service_of.values(), *(record.services if record else ())})
     return Inside(record, tuple(names), by_service(contents, service_of))
+
+
+def check_awake(sandbox: Sandbox, pods: Iterable[Manifest]) -> None:
+    """Refuse to look for pods in a sandbox that sleeps; what goes on running in it is there as ever.
+
+    Raises:
+        OperationFailed: it sleeps; says how to wake it.
+    """
+    if sandbox.phase is Phase.SLEEPING and not any((pod.get("status") or {}).get("phase") == "Running" for pod in pods):
+        raise OperationFailed(
+            f"the sandbox {sandbox.name} sleeps",
+            why="its pods were stopped by `sandbox sleep`",
+            hint=f"`sandbox wake {sandbox.name}` starts them again, as they were",
+        )
 
 
 async def pods_of_service(cluster: Cluster, sandbox: Sandbox, service: str | None) -> list[Manifest]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
@@ -19,9 +21,12 @@ from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision import equivalents, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.inspect import find_sandbox
+from sandbox.provision.locks import write_lock
 from sandbox.provision.reporter import Reporter
 from sandbox.provision.services import is_ours
 from sandbox.provision.target import Target
+from sandbox.store.locks import RETENTION, forget_locks, keep_lock
+from sandbox.store.store import Store
 
 _AT_ONCE = 8
 
@@ -35,6 +40,7 @@ class DownResult:
         ended: whether the deletion was waited for.
         objects: what the record named, as kubectl writes it.
         stuck: why it is still there, in the control plane's words.
+        lock: where its lock is kept now; ``restore``: the command that brings it back.
     """
 
     name: str
@@ -42,6 +48,8 @@ class DownResult:
     ended: bool = True
     objects: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
+    lock: str = ""
+    restore: str = ""
 
 
 async def down(
@@ -49,11 +57,15 @@ async def down(
     names: Sequence[str],
     *,
     reporter: Reporter,
+    store: Store | None = None,
     dry_run: bool = False,
     wait: bool = True,
     timeout: float = 120.0,
 ) -> list[DownResult]:
     """Delete sandboxes. One that is not there is no error.
+
+    Args:
+        store: where their locks are kept; None: nowhere.
 
     Raises:
         Refused: a namespace is not one that we may delete.
@@ -63,9 +75,13 @@ async def down(
 
         async def one(name: str) -> DownResult:
             async with at_once:
-                return await _down_one(cluster, name, reporter, dry_run=dry_run, wait=wait, timeout=timeout)
+                return await _down_one(cluster, name, reporter, store, dry_run=dry_run, wait=wait, timeout=timeout)
 
         outcomes = await asyncio.gather(*(one(name) for name in dict.fromkeys(names)), return_exceptions=True)
+        if store is not None and store.is_local:
+            # Nobody else looks after the user's own; others are the clean-up's.
+            with suppress(SandboxError):
+                await forget_locks(store, RETENTION, await cluster.server_time())
     # One that may not be deleted stops none of the others; it is told when they are done.
     errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     if errors:
@@ -74,7 +90,14 @@ async def down(
 
 
 async def _down_one(
-    cluster: Cluster, name: str, reporter: Reporter, *, dry_run: bool, wait: bool, timeout: float
+    cluster: Cluster,
+    name: str,
+    reporter: Reporter,
+    store: Store | None,
+    *,
+    dry_run: bool,
+    wait: bool,
+    timeout: float,
 ) -> DownResult:
     try:
         sandbox = await find_sandbox(cluster, name)
@@ -90,6 +113,8 @@ async def _down_one(
     named = [str(item.ref) for s in newest.services.values() for item in s.inventory] if newest else []
     if dry_run:
         return DownResult(sandbox.name, deleted=True, objects=named)
+    lock = await _keep_lock(sandbox, newest, store, reporter)
+    restore = f"sandbox up --lock {shlex.quote(lock)} --name {sandbox.name}" if lock else ""
     with reporter.step(f"Delete {sandbox.name}") as step:
         if sandbox.phase != Phase.TERMINATING:
             step.detail("uninstall releases")
@@ -98,10 +123,23 @@ async def _down_one(
             reporter.command(equivalents.delete_namespace(cluster.context, sandbox.namespace))
             await objects.delete(cluster, ns.reference(sandbox.namespace), uid=sandbox.uid)
         if not wait:
-            return DownResult(sandbox.name, deleted=True, ended=False, objects=named)
+            return DownResult(sandbox.name, deleted=True, ended=False, objects=named, lock=lock, restore=restore)
         step.detail("wait for the namespace to end")
         stuck = await _wait_gone(cluster, sandbox, timeout)
-    return DownResult(sandbox.name, deleted=not stuck, objects=named, stuck=stuck)
+    return DownResult(sandbox.name, deleted=not stuck, objects=named, stuck=stuck, lock=lock, restore=restore)
+
+
+async def _keep_lock(sandbox: Sandbox, newest: Record | None, store: Store | None, reporter: Reporter) -> str:
+    """Save the lock of what is deleted; where. Empty where there is none that could be deployed, or no place for it."""
+    if store is None or newest is None or sandbox.phase == Phase.TERMINATING:
+        return ""
+    if any(service.dirty or not service.declared_commit for service in newest.lock.services.values()):
+        return ""
+    try:
+        return await keep_lock(store, sandbox.namespace, sandbox.uid, write_lock(newest.lock))
+    except SandboxError as error:
+        reporter.warn(f"the lock of {sandbox.name} is not kept: {error}")
+        return ""
 
 
 async def _newest_record(cluster: Cluster, sandbox: Sandbox, reporter: Reporter) -> Record | None:

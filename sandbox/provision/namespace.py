@@ -152,6 +152,7 @@ async def create(
                 labels.CREATED_BY: identity.created_by,
                 **_source_annotations(commit, identity),
                 **_deployment_annotations(profile, lifetime, tools),
+                **({labels.MAX_TTL: profile.max_ttl} if profile.max_ttl else {}),
                 labels.PHASE: Phase.PROVISIONING,
             },
         },
@@ -186,6 +187,7 @@ async def begin(
             "annotations": {
                 **_source_annotations(commit, identity),
                 **_deployment_annotations(profile, lifetime, tools, namespace),
+                labels.MAX_TTL: profile.max_ttl,
                 labels.PHASE: Phase.PROVISIONING,
             },
         }

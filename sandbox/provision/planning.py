@@ -38,7 +38,7 @@ from sandbox.provision import namespace as ns
 from sandbox.provision.base import Base, base_services, shared_services
 from sandbox.provision.identity import Identity
 from sandbox.provision.inspect import find_sandbox
-from sandbox.provision.locks import fetch_lock, read_lock
+from sandbox.provision.locks import fetch_lock, find_lock, read_lock
 from sandbox.provision.ownership import take_ownership, wait_until_admitted
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.profiles import known_profiles
@@ -132,7 +132,7 @@ class Planner:
 
     async def _resolve(self, request: UpRequest) -> Declared:
         if request.lock:
-            self.lock = await fetch_lock(request.lock)
+            self.lock = await fetch_lock(self.cluster, await self._place_of(request.lock))
             _check_names(request.only, self.lock)
             return await resolve_locked(
                 self.lock, settings=self.settings, workspace=self.workspace, say=self._notes.append
@@ -146,6 +146,15 @@ class Planner:
             workspace=self.workspace,
             say=self._notes.append,
         )
+
+    async def _place_of(self, lock: Path | str) -> Path | str:
+        """Where a lock is; the newest that is kept of a sandbox where only its name is given."""
+        if isinstance(lock, Path) or "://" in lock:
+            return lock
+        namespaces = list(dict.fromkeys((self.target.namespace_prefix + lock, lock)))
+        place = await find_lock(self.cluster, self.platform, self.settings.capture_store, namespaces)
+        self._notes.append(f"the lock that is kept of {lock} is {place}")
+        return place
 
     def _say_dirt(self, own: Source, request: UpRequest) -> None:
         changed = own.commit.changed_files

@@ -16,7 +16,8 @@ class UpRequest:
         folder: any folder of the working tree (None: the current one).
         only: services to deploy, with what they need; empty for all.
         set_values: ``service.path=value`` as helm's ``--set``; without a service, for all charts.
-        lock: deploy exactly what this lock says: a file, or a URL such as the clean-up tells (``s3://…/locks/x.yaml``).
+        lock: deploy exactly what this lock says: a file, a URL such as the clean-up tells (``s3://…/locks/x.yaml``), or
+            the name of a sandbox that was deleted.
         owner: for whom, when not for the authenticated user (CI).
         timeout: how long one service may take to become ready.
     """

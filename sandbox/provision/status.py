@@ -204,14 +204,17 @@ def service_statuses(
             continue
         entry = record.services.get(name) if record else None
         crashed = _crashed(workloads, [m for m in members[name] if m["kind"] == "Pod"], name, now)
+        state = _overall(workloads, stuck=any(final for _, final in symptoms[name]), crashed=crashed)
+        # What sleeps is not partly there because a migration once came to its end.
+        counted = [w for w in workloads if not (state == "sleeping" and w.object.startswith("job."))]
         found.append(
             ServiceStatus(
                 name=name,
                 kind=entry.lock.kind if entry else "",
                 commit=entry.lock.commit if entry else "",
-                state=_overall(workloads, stuck=any(final for _, final in symptoms[name]), crashed=crashed),
-                ready=max(sum(w.ready or 0 for w in workloads) - crashed, 0),
-                desired=sum(w.desired or 0 for w in workloads),
+                state=state,
+                ready=max(sum(w.ready or 0 for w in counted) - crashed, 0),
+                desired=sum(w.desired or 0 for w in counted),
                 restarts=sum(_restarts(m) for m in members[name] if m["kind"] == "Pod"),
                 workloads=tuple(workloads),
                 findings=tuple(_distinct(finding for finding, _ in symptoms[name])),

@@ -8,6 +8,7 @@ refused by a policy; `stranger` has nothing to do with sandboxes.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -1133,6 +1134,37 @@ def test_doctor_says_what_the_platform_decided(
     stranger = run_as(ground.stranger).run("doctor", "-o", "json", cwd=project.folder)
     refused = next(check for check in stranger.data if check["name"] == "may: have sandboxes")
     assert (refused["status"], "create namespaces" in refused["detail"]) == ("fail", True)
+
+
+def test_what_the_clean_up_deleted_comes_back_by_its_name(
+    ground: Ground, run_as: Callable[[Person], Tool], project: GitProject, cleaner: Person
+) -> None:
+    """The platform names no capture store: locks stay in the cluster, where its developers may read them."""
+    name, tool = project.name, run_as(ground.dana)
+    sha = tool.up(project).ok().data["commit"]["sha"]
+    project.manifests("web", settings_map("settings", colour="green"))
+    project.commit()
+    ground.admin.merge(f"/api/v1/namespaces/{name}", note(**{labels.EXPIRES_AT: "2020-01-01T00:00:00Z"})).ok()
+
+    done = run_as(cleaner).run("cleanup", "--yes", "-o", "json", "-l", f"{labels.PROJECT}={name}").ok()
+    (deleted,) = [line for line in map(json.loads, done.out.splitlines()) if line["action"] == "deleted"]
+    assert deleted["restore"] == f"sandbox up --lock {deleted['lock']} --name {name}"
+    assert deleted["lock"].startswith(f"configmap://sandbox-locks/{name}-")
+    until(lambda: True if ground.admin.get(f"/api/v1/namespaces/{name}").status == 404 else None, "it is gone", 60)
+    kept = inside("sandbox-locks", f"configmaps/{deleted['lock'].rpartition('/')[2]}")
+    ground.stranger.get(kept).refused("cannot get")
+    ground.dana.delete(kept).refused("cannot delete")
+    cleaner.delete(inside("sandbox-system", "configmaps/sandbox-config")).refused("cannot delete")
+
+    tool.up(project, "--lock", f"{name}x").failed(2, "no lock of a deleted sandbox")
+    again = tool.up(project, "--lock", name).ok()
+    assert (again.data["commit"]["sha"], again.data["sandbox"]["ref"]) == (sha, "main")
+    assert deleted["lock"] in again.err
+    # What its owner deletes leaves its lock too, in a place of theirs.
+    ended = tool.run("down", name, "--yes").ok()
+    assert f"sandbox up --lock file://{tool.home}/" in ended.err
+    (gone,) = [line for line in ended.err.splitlines() if "comes back with" in line]
+    tool.up(project, *gone.partition("sandbox up ")[2].split()[:2]).ok()
 
 
 def test_a_profile_of_ones_own_does_not_count(

@@ -268,10 +268,14 @@ def test_the_lock_of_what_is_deleted_is_kept_for_a_while(tool: Tool, group: Grou
     assert not old.exists()
 
 
-def test_without_a_store_it_says_that_locks_are_not_kept(tool: Tool, group: Group) -> None:
-    group.make(group.name("expired"), -HOUR)
+def test_without_a_store_locks_are_kept_in_the_users_own(tool: Tool, group: Group) -> None:
+    expired = group.name("expired")
+    group.make(expired, -HOUR)
 
-    assert "not kept" in of(sweep(tool, group).failed(0), "notice")[0]["why"]
+    ended = tool.run("cleanup", "--yes", "-l", group.selector).failed(0)
+
+    (kept,) = (tool.home / ".local/share/sandbox/captures/locks").glob(f"{expired}-*.yaml")
+    assert f"sandbox up --lock file://{kept} --name {expired}" in ended.err
 
 
 def test_a_store_that_is_away_is_waited_for_but_not_for_ever(tool: Tool, group: Group, tmp_path: Path) -> None:

@@ -153,6 +153,39 @@ def test_one_that_cannot_be_extended_stops_no_other(tool: Tool, group: Group) ->
     assert abs(from_now(expiry(group, fine)) - 4 * HOUR) < NEAR
 
 
+def test_without_a_platform_the_profile_of_the_last_deployment_bounds_an_extension(tool: Tool, group: Group) -> None:
+    name = group.name("bounded-at-once")
+    group.make(name, HOUR, annotations={labels.MAX_TTL: "3h", labels.QUOTA_PROFILE: "small"})
+    before = group.annotations(name)
+
+    tool.run("extend", name, "4h").failed(4, "small allows 3h (maxTTL)", "sandbox pin")
+    assert group.annotations(name) == before
+    tool.run("extend", name, "3h").ok()
+
+
+@pytest.mark.parametrize("command", ["sleep", "wake"])
+def test_one_that_cannot_sleep_or_wake_stops_no_other(tool: Tool, group: Group, command: str) -> None:
+    fine, busy = group.name(f"fine-{command}"), group.name(f"busy-{command}")
+    for name in (fine, busy):
+        group.make(name, HOUR, annotations={labels.PHASE: "Ready" if command == "sleep" else "Sleeping"})
+    held = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": labels.LEASE_NAME, "namespace": busy},
+        "spec": {
+            "holderIdentity": "elsewhere_1_1",
+            "leaseDurationSeconds": 30,
+            "renewTime": (datetime.now(UTC) + HOUR).strftime("%Y-%m-%dT%H:%M:%S.000000Z"),
+        },
+    }
+    kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(held))
+
+    ended = tool.run(command, busy, fine, "-o", "name").failed(7, "elsewhere_1_1")
+
+    assert ended.out.split() == [fine]
+    assert group.annotations(fine)[labels.PHASE] == ("Sleeping" if command == "sleep" else "Ready")
+
+
 def test_a_pin_keeps_a_sandbox_until_it_ends(tool: Tool, group: Group) -> None:
     name = group.name("pinned")
     group.make(name, -HOUR)

@@ -81,6 +81,9 @@ def test_a_sandbox_sleeps_and_wakes_as_it_was(tool: Tool, deployed: GitProject, 
     # Asleep is not failed.
     assert phase(tool, name) == "Sleeping"
     assert states(tool, name) == {"web": "sleeping", "chart": "sleeping"}
+    # Who wants to go in learns why they cannot, and what to do.
+    for command in (["exec", "web", "--", "true"], ["open", "web", "--check", "/"], ["port-forward", "web"], ["logs"]):
+        tool.run(command[0], "-s", name, *command[1:]).failed(1, f"{name} sleeps", f"sandbox wake {name}")
     # Its time goes on, and can be extended.
     tool.run("extend", name, "9h").ok()
     assert phase(tool, name) == "Sleeping"

@@ -64,6 +64,9 @@ def actions(data: dict[str, list[dict[str, str]]]) -> dict[str, str]:
 
 def test_the_same_commit_again_writes_nothing_but_the_expiry(tool: Tool, deployed: Deployed) -> None:
     project, space = deployed
+    # Times are whole seconds, and the deployment before may have ended in this one.
+    soon = to_rfc3339(datetime.now(UTC) + timedelta(hours=1))
+    space.kubectl("annotate", "namespace", space.name, f"sandbox.dev/expires-at={soon}", "--overwrite")
     before, expiry = space.versions(), space.annotations()
 
     ended = tool.up(project).ok()

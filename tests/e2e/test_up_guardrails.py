@@ -62,7 +62,7 @@ def test_the_namespace_says_whose_it_is_and_when_it_ends(deployed: Deployed) -> 
     assert datetime.fromisoformat(note["max-expires-at"]) - created == pytest.approx(
         timedelta(days=14), abs=timedelta(minutes=1)
     )
-    assert (note["ttl"], note["quota-profile"], note["phase"]) == ("8h", "small", "Ready")
+    assert (note["ttl"], note["max-ttl"], note["quota-profile"], note["phase"]) == ("8h", "3d", "small", "Ready")
     assert note["commit"] == data["commit"]["sha"]
     assert note["created-by"] == note["owner-user"] != ""
     assert {"sandbox", "helm", "kubernetes", "git"} <= set(json.loads(note["tools"]))

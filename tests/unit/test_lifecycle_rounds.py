@@ -9,6 +9,7 @@ import pytest
 
 from sandbox.lifecycle import rounds
 from sandbox.lifecycle.cleanup import Policy
+from sandbox.lifecycle.locks import InCluster, InStore
 from sandbox.lifecycle.rounds import Place, Rounds, Wishes
 from sandbox.model.errors import OperationFailed
 
@@ -35,5 +36,16 @@ async def test_the_platform_decides_what_nobody_asked_for(monkeypatch: pytest.Mo
     say_platform(monkeypatch, "warnBefore: 1h\n")
     found = await policy()
     assert (found.rules.warn_before.total_seconds(), found.needs_record) == (3600, False)
+    assert isinstance(found.locks, InCluster)
+    say_platform(monkeypatch, "captureStore: file:///srv/captures\n")
+    assert _url(await policy()) == "file:///srv/captures"
+    assert _url(await policy(Wishes(store="/srv/mine"))) == "file:///srv/mine"
     say_platform(monkeypatch, None)
-    assert (await policy()).needs_record
+    found = await policy()
+    assert found.needs_record
+    assert _url(found).endswith("/sandbox/captures")
+
+
+def _url(found: Policy) -> str:
+    assert isinstance(found.locks, InStore)
+    return found.locks.store.url

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.model import labels
 from sandbox.model.durations import to_rfc3339
 from sandbox.model.objects import Manifest
 from sandbox.provision.attribution import attribute
@@ -79,6 +80,19 @@ def test_ready() -> None:
     web = look(deployment("web", 1), pod("web-1", "web"))["web"]
     assert (web.state, web.ready, web.desired, web.restarts, web.findings) == ("ready", 1, 1, 0, ())
     assert (web.kind, web.commit) == ("manifests", "a" * 40)
+
+
+def test_what_sleeps_is_not_partly_there_because_of_a_job_that_is_done() -> None:
+    asleep = deployment("web", 0, 0)
+    asleep["metadata"]["annotations"] = {labels.AWAKE: "2"}
+    done = {
+        **thing("Job", "migrate", api="batch/v1", labels={labels.SERVICE: "web"}),
+        "spec": {"completions": 1},
+        "status": {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]},
+    }
+    web = look(asleep, done)["web"]
+    assert (web.state, web.ready, web.desired) == ("sleeping", 0, 0)
+    assert (look(deployment("web", 1), done)["web"].ready, look(done)["web"].state) == (2, "failed")
 
 
 def test_a_start_under_way_is_progressing() -> None:

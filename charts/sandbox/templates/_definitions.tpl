@@ -169,7 +169,7 @@ Namespaces to which these values give something, by a name that a sandbox would 
 ServiceAccounts, and those that profiles let out to.
 */}}
 {{- define "sandbox.namedNamespaces" -}}
-{{- $named := list "sandbox-system" -}}
+{{- $named := list "sandbox-system" "sandbox-locks" -}}
 {{- range concat .Values.access.developerGroups .Values.access.ciGroups .Values.access.sharing.groups .Values.admission.exempt.groups -}}
 {{- if hasPrefix "system:serviceaccounts:" . }}{{ $named = append $named (trimPrefix "system:serviceaccounts:" .) }}{{ end -}}
 {{- end -}}

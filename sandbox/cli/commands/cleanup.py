@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sandbox.lifecycle.report import Line, Pass
     from sandbox.lifecycle.rounds import Place, Round
 
+_MOST_SHOWN = 20
 _COLOURS = {"deleted": "green", "failed": "red", "stuck": "red", "flagged": "yellow", "warned": "yellow"}
 
 
@@ -66,7 +67,11 @@ def cleanup(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option("--store", metavar="URL", help="Keep locks there; default: captureStore of the platform."),
+        typer.Option(
+            "--store",
+            metavar="URL",
+            help="Keep locks there; default: the platform's captureStore, else its cluster; without a platform, yours.",
+        ),
     ] = None,
     cluster_scoped: Annotated[
         list[str] | None,
@@ -212,6 +217,7 @@ class _Show:
                 output.write(output.printable(line.namespace))
         elif self._at_once:
             self._table([line], header=False)
+            _say_way_back([line])
         else:
             self._lines.append(line)
 
@@ -225,6 +231,7 @@ class _Show:
                 output.write(output.to_json_line(_summary(one)))
         elif self._lines:
             self._table(self._lines, header=True)
+            _say_way_back(self._lines)
             self._lines = []
         for one in done.passes:
             counted = ", ".join(f"{number} {action}" for action, number in sorted(one.actions.items()))
@@ -237,6 +244,17 @@ class _Show:
         from sandbox.cli.output import show_list
 
         show_list(lines, _columns(), self._output, name=lambda line: line.namespace, header=header)
+
+
+def _say_way_back(lines: Sequence[Line]) -> None:
+    """How to bring back what was deleted."""
+    from sandbox.cli.reporter import say
+
+    ways = [line for line in lines if line.restore]
+    for line in ways[:_MOST_SHOWN]:
+        say(f"{line.sandbox} comes back with: {line.restore}")
+    if len(ways) > _MOST_SHOWN:
+        say(f"and {len(ways) - _MOST_SHOWN} others: -o wide shows their locks")
 
 
 def _columns() -> list[Column[Line]]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sandbox.provision.down import DownResult
+    from sandbox.store.store import Store
 
 
 def down(
@@ -40,11 +41,34 @@ def down(
     wanted = run(_all_of(common, selection, names) if all_ else _names(common, selection, names))
     if not dry_run and wanted:
         confirm(f"Delete {', '.join(wanted)} and everything in {'them' if len(wanted) > 1 else 'it'}?", yes=yes)
+    store = None if dry_run or not wanted else _store(common)
     with reporter(verbose=common.verbose) as talk:
         results = run(
-            delete(common.target(), wanted, reporter=talk, dry_run=dry_run, wait=wait, timeout=bound.total_seconds())
+            delete(
+                common.target(),
+                wanted,
+                reporter=talk,
+                store=store,
+                dry_run=dry_run,
+                wait=wait,
+                timeout=bound.total_seconds(),
+            )
         )
     _show(results, output, dry_run=dry_run)
+
+
+def _store(common: Common) -> Store | None:
+    """Where locks are kept; None where that place is none, which keeps nothing from being deleted."""
+    from sandbox.cli.capture_store import chosen_store
+    from sandbox.cli.reporter import say
+    from sandbox.cli.run import run
+    from sandbox.model.errors import InvalidInput
+
+    try:
+        return run(chosen_store(common, None))
+    except InvalidInput as error:
+        say(f"warning: no lock is kept: {error}", colour="yellow")
+        return None
 
 
 async def _names(common: Common, selection: Selection, names: Sequence[str] | None) -> list[str]:
@@ -82,6 +106,7 @@ async def _all_of(common: Common, selection: Selection, names: Sequence[str] | N
 
 def _show(results: Sequence[DownResult], output: Format, *, dry_run: bool) -> None:
     from sandbox.cli.output import Column, show_list
+    from sandbox.cli.reporter import say
     from sandbox.model.errors import PartlyDone
 
     def state(result: DownResult) -> str:
@@ -98,8 +123,12 @@ def _show(results: Sequence[DownResult], output: Format, *, dry_run: bool) -> No
         Column("STATE", state, colour=lambda r: "red" if r.stuck else ""),
         Column("OBJECTS", lambda r: str(len(r.objects))),
         Column("WHICH", lambda r: ", ".join(r.objects), wide=True),
+        Column("LOCK", lambda r: r.lock, wide=True),
     ]
     show_list(results, columns, output, name=lambda r: r.name)
+    for result in results:
+        if result.restore and not result.stuck:
+            say(f"{result.name} comes back with: {result.restore}")
     stuck = [f"{result.name}: {reason}" for result in results for reason in result.stuck]
     if stuck:
         raise PartlyDone(

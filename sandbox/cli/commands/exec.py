@@ -63,11 +63,12 @@ async def _exec(
     from sandbox.cli.terminal import raw_terminal, stdin_chunks, terminal_sizes
     from sandbox.cluster.client import Cluster
     from sandbox.cluster.pods import exec_ as execute
-    from sandbox.provision.contents import inside
+    from sandbox.provision.contents import check_awake, inside
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         sandbox = await chosen(cluster, common, selection)
         pods = (await inside(cluster, sandbox)).pods(service)
+        check_awake(sandbox, pods)
         pod = choose_pod(pods, service, pod_name)
         name, container = pod["metadata"]["name"], choose_container(pod, container)
         flags = (*(("-i",) if stdin else ()), *(("-t",) if tty else ()), "-c", container)

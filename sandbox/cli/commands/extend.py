@@ -11,11 +11,9 @@ from sandbox.cli.formats import Format
 from sandbox.cli.options import Common, DryRun, Output, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
-    from sandbox.cluster.client import Cluster
     from sandbox.lifecycle.expiry import Moved
-    from sandbox.model.sandbox import Sandbox
 
 
 def extend(
@@ -37,39 +35,15 @@ def extend(
 
     One that lives longer already stays as it is. What its quota profile allows at the latest is not exceeded.
     """
+    from sandbox.cli.connect import change_each
     from sandbox.cli.run import run
     from sandbox.lifecycle.expiry import extend as extend_one
     from sandbox.model.deadline import parse_ttl
 
     *names, text = words
     ttl = parse_ttl(text)
-    moved = run(each(common, selection, names, lambda c, s: extend_one(c, s, ttl, dry_run=dry_run)))
+    moved = run(change_each(common, selection, names, lambda c, s: extend_one(c, s, ttl, dry_run=dry_run)))
     show(moved, output, dry_run=dry_run)
-
-
-async def each(
-    common: Common,
-    selection: Selection,
-    names: Sequence[str],
-    change: Callable[[Cluster, Sandbox], Awaitable[Moved]],
-) -> list[Moved | Exception]:
-    """Change the ends of the sandboxes that were named; one that cannot be stops none of the others."""
-    import asyncio
-
-    from sandbox.cli.connect import all_chosen
-    from sandbox.cluster.client import Cluster
-    from sandbox.model.errors import SandboxError
-
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandboxes = await all_chosen(cluster, common, selection, names)
-
-        async def one(sandbox: Sandbox) -> Moved | Exception:
-            try:
-                return await change(cluster, sandbox)
-            except SandboxError as error:
-                return error
-
-        return list(await asyncio.gather(*(one(sandbox) for sandbox in sandboxes)))
 
 
 def show(outcomes: Sequence[Moved | Exception], output: Format, *, dry_run: bool) -> None:
@@ -78,12 +52,12 @@ def show(outcomes: Sequence[Moved | Exception], output: Format, *, dry_run: bool
     Raises:
         what stood in the way, where something did.
     """
+    from sandbox.cli.connect import done_of, raise_failures
     from sandbox.cli.output import Column, show_list
     from sandbox.cli.reporter import say
     from sandbox.model.durations import relative, to_rfc3339
 
-    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-    moved = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+    moved = done_of(outcomes)
     columns: list[Column[Moved]] = [
         Column("NAME", lambda m: m.sandbox.name),
         Column("EXPIRES", lambda m: relative(m.sandbox.expires_at, m.now) if m.sandbox.expires_at else "unknown"),
@@ -101,10 +75,7 @@ def show(outcomes: Sequence[Moved | Exception], output: Format, *, dry_run: bool
             say(f"{one.sandbox.name} was not changed (--dry-run)")
         if one.note:
             say(f"note: {one.sandbox.name}: {one.note}")
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ExceptionGroup("some sandboxes stay as they are", errors)
+    raise_failures(outcomes)
 
 
 def _data(moved: Moved) -> dict[str, object]:

@@ -73,12 +73,14 @@ async def _logs(
     from sandbox.cli.reporter import say
     from sandbox.cluster import pods
     from sandbox.cluster.client import Cluster
-    from sandbox.provision.contents import PodFinder, inside
+    from sandbox.provision.contents import PodFinder, check_awake, inside
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         sandbox = await chosen(cluster, common, selection)
         found = await inside(cluster, sandbox)
         known = found.pods(service)[::-1]
+        if not known and not follow:
+            check_awake(sandbox, known)
         given = (
             *(("--follow",) if follow else ()),
             *(("--previous",) if previous else ()),

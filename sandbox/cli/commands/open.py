@@ -63,13 +63,15 @@ async def _open(
     from sandbox.cluster.client import Cluster
     from sandbox.cluster.pods import port_forward
     from sandbox.model.errors import InvalidInput
-    from sandbox.provision.contents import door, inside
+    from sandbox.provision.contents import check_awake, door, inside
 
     if scheme not in (None, "http", "https"):
         raise InvalidInput(f"{scheme!r} is not a scheme of web pages", hint="http or https")
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         sandbox = await chosen(cluster, common, selection)
-        there = door(await inside(cluster, sandbox), service, port)
+        found = await inside(cluster, sandbox)
+        check_awake(sandbox, found.pods(service))
+        there = door(found, service, port)
         chosen_scheme = scheme or ("https" if there.port == 443 or there.port_name == "https" else "http")
         here = 0 if check is not None else free_port(address, there.port)
         ports = f"{here or ''}:{there.port}"

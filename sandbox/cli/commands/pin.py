@@ -38,7 +38,8 @@ def pin(
 
     A pin ends: a year ahead at most, and never after what the quota profile allows.
     """
-    from sandbox.cli.commands.extend import each, show
+    from sandbox.cli.commands.extend import show
+    from sandbox.cli.connect import change_each
     from sandbox.cli.run import run
     from sandbox.lifecycle.expiry import pin as pin_one
     from sandbox.model.errors import InvalidInput
@@ -50,7 +51,7 @@ def pin(
         by = (await cluster.whoami()).username
         return await pin_one(cluster, sandbox, until, reason.strip(), by, dry_run=dry_run)
 
-    show(run(each(common, selection, names or [], change)), output, dry_run=dry_run)
+    show(run(change_each(common, selection, names or [], change)), output, dry_run=dry_run)
 
 
 def unpin(
@@ -64,9 +65,10 @@ def unpin(
 
     Half an hour is left at the least.
     """
-    from sandbox.cli.commands.extend import each, show
+    from sandbox.cli.commands.extend import show
+    from sandbox.cli.connect import change_each
     from sandbox.cli.run import run
     from sandbox.lifecycle.expiry import unpin as unpin_one
 
-    moved = run(each(common, selection, names or [], lambda c, s: unpin_one(c, s, dry_run=dry_run)))
+    moved = run(change_each(common, selection, names or [], lambda c, s: unpin_one(c, s, dry_run=dry_run)))
     show(moved, output, dry_run=dry_run)

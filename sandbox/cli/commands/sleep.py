@@ -10,7 +10,7 @@ from sandbox.cli.formats import Format
 from sandbox.cli.options import Common, DryRun, Names, Output, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from sandbox.cluster.client import Cluster
     from sandbox.lifecycle.sleep import Slept
@@ -28,10 +28,11 @@ def sleep(
 
     What has replicas gets none, CronJobs and Jobs are suspended. `sandbox wake` and `sandbox up` wake it.
     """
+    from sandbox.cli.connect import change_each
     from sandbox.cli.run import run
     from sandbox.lifecycle.sleep import fall_asleep
 
-    done = run(_each(common, selection, names or [], lambda c, s: fall_asleep(c, s, dry_run=dry_run)))
+    done = run(change_each(common, selection, names or [], lambda c, s: fall_asleep(c, s, dry_run=dry_run)))
     _show(done, output)
 
 
@@ -48,6 +49,7 @@ def wake(
 
     Everything gets the replicas that it had. What somebody has started by hand meanwhile stays as it is.
     """
+    from sandbox.cli.connect import change_each
     from sandbox.cli.reporter import reporter
     from sandbox.cli.run import run
     from sandbox.lifecycle.sleep import wait_awake, wake_up
@@ -63,27 +65,17 @@ def wake(
                     await wait_awake(cluster, woken, bound, step.detail)
             return woken
 
-        done = run(_each(common, selection, names or [], one))
+        done = run(change_each(common, selection, names or [], one))
     _show(done, output)
 
 
-async def _each(
-    common: Common,
-    selection: Selection,
-    names: Sequence[str],
-    change: Callable[[Cluster, Sandbox], Awaitable[Slept]],
-) -> list[Slept]:
-    import asyncio
+def _show(outcomes: Sequence[Slept | Exception], output: Format) -> None:
+    """Say what was done before what was not.
 
-    from sandbox.cli.connect import all_chosen
-    from sandbox.cluster.client import Cluster
-
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandboxes = await all_chosen(cluster, common, selection, names)
-        return list(await asyncio.gather(*(change(cluster, sandbox) for sandbox in sandboxes)))
-
-
-def _show(done: Sequence[Slept], output: Format) -> None:
+    Raises:
+        what stood in the way, where something did.
+    """
+    from sandbox.cli.connect import done_of, raise_failures
     from sandbox.cli.output import Column, show_list
     from sandbox.cli.reporter import say
 
@@ -93,10 +85,13 @@ def _show(done: Sequence[Slept], output: Format) -> None:
         Column("CHANGED", lambda s: str(len(s.changed))),
         Column("WHICH", lambda s: ", ".join(s.changed), wide=True),
     ]
-    show_list(done, columns, output, name=lambda s: s.sandbox.name, data=_data)
+    done = done_of(outcomes)
+    if done:
+        show_list(done, columns, output, name=lambda s: s.sandbox.name, data=_data)
     for slept in done:
         for thing, why in slept.awake.items():
             say(f"warning: {slept.sandbox.name}: {thing} goes on running: {why}", colour="yellow")
+    raise_failures(outcomes)
 
 
 def _data(slept: Slept) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from sandbox.provision.plan import Plan, ServicePlan
     from sandbox.provision.up import ServiceOutcome, UpResult
 
+# Of a sandbox or its namespace.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 # Times are written in whole seconds, and asked for a little later than they are counted from.
 _A_MOMENT = timedelta(minutes=1)
 
@@ -55,7 +58,9 @@ def up(
     ] = False,
     lock: Annotated[
         str | None,
-        typer.Option("--lock", metavar="FILE|URL", help="Deploy exactly what a lock says."),
+        typer.Option(
+            "--lock", metavar="FILE|URL|NAME", help="Deploy exactly what a lock says, or the one of a deleted sandbox."
+        ),
     ] = None,
     base: Annotated[
         str | None,
@@ -191,10 +196,12 @@ def up(
 
 
 def _lock(given: str | None) -> Path | str | None:
-    """A lock's file, or its URL in a store."""
+    """A lock's file, its URL in a store, or the name of a sandbox that was deleted."""
     if given is None or "://" in given:
         return given
     if not Path(given).is_file():
+        if _NAME.fullmatch(given):
+            return given
         raise typer.BadParameter(f"{given}: there is no such file", param_hint="--lock")
     return Path(given).absolute()
 

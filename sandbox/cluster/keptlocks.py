@@ -1,0 +1,104 @@
+"""The locks of deleted sandboxes, kept in the cluster itself: where its platform team names no capture store.
+
+ConfigMaps in a namespace of their own, which the chart makes: its clean-up may write there and developers may read,
+and neither gets any other right by that. What is kept was the owner's to write, so it is bounded.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import zlib
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+
+from sandbox.cluster import objects
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.errors import AlreadyExists
+from sandbox.model import labels
+from sandbox.model.durations import from_rfc3339
+from sandbox.model.errors import InvalidInput, OperationFailed
+from sandbox.model.objects import Manifest, ObjectRef
+
+NAMESPACE: Final = "sandbox-locks"
+URL: Final = f"configmap://{NAMESPACE}/"
+_KEY: Final = "lock.json.gz"
+_LOCK_OF: Final = f"{labels.DOMAIN}/lock-of"
+# Some KB for a sandbox of dozens of services; the cluster's database is no archive.
+_MOST_PACKED: Final = 64 * 1024
+_MOST: Final = 1024 * 1024
+
+
+async def keep(cluster: Cluster, namespace: str, uid: str, text: str) -> str:
+    """Save a lock; where it is, as ``up --lock`` takes it.
+
+    Raises:
+        OperationFailed: it is too large for a cluster's database.
+        SandboxError: the cluster refuses it.
+    """
+    packed = gzip.compress(text.encode(), mtime=0)
+    if len(packed) > _MOST_PACKED:
+        raise OperationFailed(f"the lock of {namespace} is too large for the cluster", hint="set captureStore")
+    name = f"{namespace}-{uid}"
+    manifest: Manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {_LOCK_OF: namespace}},
+        "binaryData": {_KEY: base64.b64encode(packed).decode()},
+        "immutable": True,
+    }
+    # It may be there, by a clean-up that was killed before it deleted the sandbox.
+    with suppress(AlreadyExists):
+        await objects.create(cluster, manifest)
+    return URL + name
+
+
+async def forget(cluster: Cluster, retention: timedelta, now: datetime) -> int:
+    """Remove the locks that were kept for longer than ``retention``; how many.
+
+    Raises:
+        SandboxError: the cluster refuses it.
+    """
+    removed = 0
+    async for found in objects.list_(cluster, "v1", "ConfigMap", NAMESPACE, _LOCK_OF, metadata_only=True):
+        metadata = found["metadata"]
+        if from_rfc3339(metadata["creationTimestamp"]) < now - retention:
+            removed += bool(await objects.delete(cluster, _ref(metadata["name"]), uid=metadata["uid"]))
+    return removed
+
+
+async def newest(cluster: Cluster, namespace: str) -> tuple[datetime, str] | None:
+    """The lock of the sandbox of this namespace that was deleted last: when it was kept, and its name.
+
+    Raises:
+        SandboxError: the cluster refuses to say.
+    """
+    selector = f"{_LOCK_OF}={namespace}"
+    found = [
+        (from_rfc3339(kept["metadata"]["creationTimestamp"]), str(kept["metadata"]["name"]))
+        async for kept in objects.list_(cluster, "v1", "ConfigMap", NAMESPACE, selector, metadata_only=True)
+    ]
+    return max(found, default=None)
+
+
+async def read(cluster: Cluster, name: str) -> bytes | None:
+    """The text of a lock; None where there is none of this name.
+
+    Raises:
+        InvalidInput: that is no lock.
+        SandboxError: the cluster refuses to give it.
+    """
+    found = await objects.get(cluster, _ref(name))
+    if found is None:
+        return None
+    try:
+        packed = base64.b64decode(found["binaryData"][_KEY], validate=True)
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        return unpacker.decompress(packed, _MOST)
+    except (KeyError, TypeError, ValueError, zlib.error):
+        raise InvalidInput(f"{URL}{name} is not a lock") from None
+
+
+def _ref(name: str) -> ObjectRef:
+    return ObjectRef("", "v1", "ConfigMap", name, NAMESPACE)
