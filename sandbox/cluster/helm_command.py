@@ -102,7 +102,8 @@ async def _started(argv: list[str], *, reads: bool) -> asyncio.subprocess.Proces
             stderr=asyncio.subprocess.PIPE,
             env=helm_environment(),
             start_new_session=True,
-            preexec_fn=_end_with_parent(),
+            # This copies our memory's tables while all else here waits: not for what ends by itself in a moment.
+            preexec_fn=None if argv[1] == "template" else _end_with_parent(),
         )
     )
     try:

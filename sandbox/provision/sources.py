@@ -165,8 +165,7 @@ async def _own_source(
         return await _export(repo, ref, settings, workspace, say)
     if dirty and ref is not None:
         raise InvalidInput("--dirty deploys the working tree as it is", hint="leave out --ref, or leave out --dirty")
-    root = await in_thread(git.repository_root, folder or Path.cwd())
-    commit = await in_thread(git.resolve, root, ref)
+    root, commit = await in_thread(git.resolve_with_root, folder or Path.cwd(), ref)
     tree = workspace / f"tree-{commit.short}"
     allow = frozenset(settings.git_allow)
     exported = await in_thread(git.export, commit, root, tree, dirty=dirty, allow=allow, say=say)

@@ -44,12 +44,18 @@ def resolve(folder: Path, ref: str | None, *, say: Say = _silent) -> Commit:
     Raises:
         InvalidInput: no repository, no commit, or a ref that names none.
     """
+    return resolve_with_root(folder, ref, say=say)[1]
+
+
+def resolve_with_root(folder: Path, ref: str | None, *, say: Say = _silent) -> tuple[Path, Commit]:
+    """The root of the work tree that a folder is in, and the commit, as :func:`resolve`; git is asked once for both."""
     repository = _with_work_tree(folder)
+    assert repository.root is not None
     commit = resolve_in(repository, ref, say)
     if ref is not None:
-        return commit
+        return repository.root, commit
     with work_tree(repository) as tree:
-        return replace(commit, changed_files=tree.changed_files(commit.sha))
+        return repository.root, replace(commit, changed_files=tree.changed_files(commit.sha))
 
 
 def resolve_remote(url: str, ref: str | None, *, say: Say = _silent) -> Commit:

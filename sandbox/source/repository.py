@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from sandbox.model.errors import InvalidInput
@@ -43,6 +44,16 @@ class Repository:
     def address(self) -> str:
         """Its folder, where it has no remote."""
         return str(self.root or self.git_dir)
+
+    @cached_property
+    def configuration(self) -> Sequence[tuple[str, str | None]]:
+        """Keys (``remote.*.url`` and ``core.*``, in lower case where git's are) and values, as they follow each other.
+
+        None stands for a key without a value.
+        """
+        listed = self.run("config", "--null", "--get-regexp", r"^(remote\..*\.url|core\.[^.]*)$", check=False)
+        entries = (entry.partition("\n") for entry in listed.text.split("\0") if entry)
+        return [(key, value if separator else None) for key, separator, value in entries]
 
     def run(self, *arguments: str, stdin: bytes = b"", check: bool = True, timeout: float | None = None) -> Completed:
         """Run a git command that only reads refs and objects."""
@@ -112,11 +123,9 @@ def head_branch(repository: Repository) -> str | None:
 
 def remote_address(repository: Repository) -> str | None:
     """The address of ``origin``, or of the only (else first) remote, without credentials; None without remotes."""
-    listed = repository.run("config", "--null", "--get-regexp", r"^remote\..*\.url$", check=False)
     remotes: dict[str, str] = {}
-    for entry in listed.text.split("\0"):
-        key, _, value = entry.partition("\n")
-        if value:
+    for key, value in repository.configuration:
+        if value and key.startswith("remote."):
             remotes.setdefault(key.removeprefix("remote.").removesuffix(".url"), value)
     if not remotes:
         return None

@@ -98,7 +98,8 @@ class WorkTree:
         modified = self._list("diff-files", "--name-only", "-z", "--no-renames")
         untracked = self._list("ls-files", "-z", "--others", "--exclude-standard")
         # A path that ends in a slash is another repository inside this one: a submodule to be, not files.
-        return sorted({*modified, *(path for path in untracked if not path.endswith("/"))} - self._submodules())
+        found = {*modified, *(path for path in untracked if not path.endswith("/"))}
+        return sorted(found - self._submodules()) if found else []
 
     def _submodules(self) -> set[str]:
         listed = (entry.partition("\t") for entry in self._list("ls-files", "-s", "-z"))
@@ -143,7 +144,6 @@ def _bring_index(tree: WorkTree) -> None:
     index = tree.store.git_dir / "index"
     for shared in tree.repository.git_dir.glob("sharedindex.*"):
         _copy(shared, tree.store.git_dir / shared.name)
-    head = tree.repository.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}", check=False).text
     copied = _copy(tree.repository.git_dir / "index", index)
     # Tells apart what changed from what was only touched; --ignore-submodules: theirs is not looked into.
     refresh = ["update-index", "-q", "--refresh", "--unmerged", "--ignore-submodules"]
@@ -151,6 +151,7 @@ def _bring_index(tree: WorkTree) -> None:
     if copied and _refresh(refresh, tree, variables) in (0, 1):
         return
     index.unlink(missing_ok=True)
+    head = tree.repository.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}", check=False).text
     if head:
         run_git(["read-tree", head], OBJECTS, folder=tree.root, environment=variables)
         _refresh(refresh, tree, variables)
@@ -163,11 +164,8 @@ def _refresh(arguments: Sequence[str], tree: WorkTree, variables: dict[str, str]
 
 
 def _settings(repository: Repository) -> Iterator[str]:
-    pattern = rf"^core\.({'|'.join(name.lower().removeprefix('core.') for name in _FILE_SETTINGS)})$"
-    listed = repository.run("config", "--null", "--get-regexp", pattern, check=False)
     # The last one counts, as for git; a key without a value stands for true.
-    entries = (entry.partition("\n") for entry in listed.text.split("\0"))
-    found = {key: value if separator else "true" for key, separator, value in entries}
+    found = {key: "true" if value is None else value for key, value in repository.configuration}
     for name in _FILE_SETTINGS:
         value = found.get(name.lower())
         if value and "\n" not in value:
