@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import get_args
@@ -21,30 +21,22 @@ from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.source import Commit
 from sandbox.project.config import BuilderName
-from sandbox.provision import allowance, equivalents, preflight, records
+from sandbox.provision import allowance, equivalents, preflight, records, steps
 from sandbox.provision import namespace as ns
 from sandbox.provision.endpoints import Endpoint, endpoints_of
 from sandbox.provision.guardrails import apply_guardrails, guardrails
 from sandbox.provision.identity import Identity, identify
 from sandbox.provision.namespace import Lifetime
-from sandbox.provision.plan import Plan, ServicePlan
+from sandbox.provision.plan import Plan
 from sandbox.provision.planning import Planner
 from sandbox.provision.reporter import Reporter
 from sandbox.provision.request import UpRequest
 from sandbox.provision.rollback import go_back
-from sandbox.provision.services import Place, deploy_services, prune
+from sandbox.provision.services import Place, deploy_services
+from sandbox.provision.steps import ServiceOutcome
 from sandbox.provision.target import Target
 from sandbox.provision.unchanged import not_running
 from sandbox.provision.workspace import workspace
-
-
-@dataclass(frozen=True)
-class ServiceOutcome:
-    """What happened to one service: created, upgraded, unchanged, pruned or kept (planned in a dry run)."""
-
-    name: str
-    action: str
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,14 +124,7 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
     Args:
         deploys: whether a sandbox is going to be made of it, which counts.
     """
-    await planner.read_platform(request)
-    with planner.reporter.step("Resolve source") as step:
-        declared = await planner.declared(request)
-        # What is misspelt is said before other repositories are asked for theirs.
-        settled = planner.settle(request, declared)
-        sources = await planner.sources(declared)
-        planner.reporter.command(equivalents.export(sources.own.commit))
-        step.detail(f"{sources.own.commit.ref} is {sources.own.commit.short}: {sources.own.commit.subject}")
+    sources, settled = await steps.resolve_sources(planner, request, lambda found: planner.settle(request, found))
     planner.reporter.info(settled.line())
     identity = await identify(
         planner.cluster,
@@ -154,28 +139,13 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
     before = await planner.records_of(identity, settled.profile if deploys else None)
     if deploys:
         await allowance.check(planner.cluster, settled.profile, identity, planner.reporter)
-    # Before anything is built: it may not be there, or lack what is taken from it.
-    taken = await planner.from_base(request, settled, sources, identity)
-    with planner.reporter.step("Resolve images") as step:
-        images = await planner.images(request, settled, sources, step.detail)
-    with planner.reporter.step("Render"):
-        services = await planner.render(request, settled, sources, identity, images)
-        services |= taken
-        for service in services.values():
-            planner.reporter.command(equivalents.render(service, identity.namespace))
+    services = await steps.resolve_services(planner, request, settled, sources, identity)
     return await planner.plan(request, settled, sources, identity, services, before)
 
 
 def _planned(plan: Plan) -> UpResult:
-    outcomes = tuple(ServiceOutcome(name, _action(plan, name, plan.changed)) for name in plan.services)
-    removed = tuple(ServiceOutcome(name, "pruned") for name in plan.removed)
-    return UpResult(None, plan.identity, plan.commit, None, outcomes + removed, notes=plan.notes, plan=plan)
-
-
-def _action(plan: Plan, name: str, deployed: Collection[str]) -> str:
-    if name not in plan.applied:
-        return "created"
-    return "upgraded" if name in deployed else "unchanged"
+    outcomes = steps.outcomes(plan, plan.changed)
+    return UpResult(None, plan.identity, plan.commit, None, outcomes, notes=plan.notes, plan=plan)
 
 
 async def _nothing_to_do(cluster: Cluster, plan: Plan) -> Manifest | None:
@@ -217,13 +187,15 @@ async def _deploy(
         if labels.AWAKE in namespace["metadata"]["annotations"]:
             with reporter.step("Wake"):
                 await sleeping.wake(cluster, plan.identity.namespace)
-        record = await _begin_record(cluster, plan, namespace)
+        record = await steps.begin_record(cluster, plan, namespace["metadata"]["uid"])
         await planner.until_admitted(plan.identity, with_record=True)
         place = Place(
             cluster, plan.identity.namespace, planner.helm, request.timeout.total_seconds(), wait=request.wait
         )
         try:
-            record = await _deploy_changes(place, plan, services, record, reporter)
+            deployed = await deploy_services(place, services, plan.applied, reporter)
+            await steps.remove_surplus(place, plan, reporter)
+            record = await steps.end_record(place, plan, record, deployed)
         except SandboxError as error:
             await _failed(place, plan, record, error, request, reporter)
             raise
@@ -258,53 +230,6 @@ def _say_when_capped(namespace: Manifest, lifetime: Lifetime, reporter: Reporter
         )
 
 
-async def _begin_record(cluster: Cluster, plan: Plan, namespace: Manifest) -> Record:
-    """Write down what is going to be applied before it is: what a killed `up` leaves is known to the next."""
-    applied = {
-        name: service.record().with_inventory_of(plan.applied.get(name)) for name, service in plan.services.items()
-    }
-    number = plan.before[-1].number + 1 if plan.before else 1
-    commit = plan.commit
-    record = Record(
-        number=number,
-        at=await cluster.server_time(),
-        by=plan.identity.created_by,
-        namespace_uid=namespace["metadata"]["uid"],
-        outcome="failed",
-        failure="interrupted",
-        lock=plan.lock,
-        # What is to be pruned stays in the inventory until it is gone.
-        services={**plan.removed, **plan.kept, **applied},
-        patch=commit.patch.decode(errors="surrogateescape") if commit and commit.patch else "",
-    )
-    await records.save(cluster, plan.identity.namespace, record)
-    return record
-
-
-async def _deploy_changes(
-    place: Place, plan: Plan, services: Mapping[str, ServicePlan], record: Record, reporter: Reporter
-) -> Record:
-    deployed = await deploy_services(place, services, plan.applied, reporter)
-    for name, service in plan.removed.items():
-        with reporter.step(f"Remove {name}"):
-            await prune(place, name, service, None)
-    # What a deployment left that was killed before it could prune.
-    for release in plan.stale_releases:
-        if await place.helm.release(release, place.namespace) is not None:
-            await place.helm.uninstall(release, place.namespace)
-    # The same to the cluster, but now it is this commit that says so.
-    unchanged = {
-        name: plan.applied[name].model_copy(update={"lock": service.lock})
-        for name, service in plan.services.items()
-        if name not in deployed
-    }
-    finished = record.model_copy(
-        update={"outcome": "deployed", "failure": "", "services": {**plan.kept, **unchanged, **deployed}}
-    )
-    await records.save(place.cluster, place.namespace, finished)
-    return finished
-
-
 async def _failed(
     place: Place, plan: Plan, record: Record, error: SandboxError, request: UpRequest, reporter: Reporter
 ) -> None:
@@ -313,9 +238,7 @@ async def _failed(
         # There is nobody to note it down: the record says "interrupted" already.
         error.hint = error.hint or "run the same command again when the cluster answers: it goes on from there"
         return
-    failure = error.findings[0].lines()[0] if isinstance(error, NotReady) and error.findings else error.what
-    failed = record.model_copy(update={"failure": failure})
-    await records.save(place.cluster, place.namespace, failed)
+    failed = await steps.note_failure(place.cluster, place.namespace, record, error)
     await ns.finish(place.cluster, place.namespace, Phase.FAILED)
     good = records.last_deployed(plan.before)
     if not request.rollback_on_failure:
@@ -340,15 +263,12 @@ def _what_now(plan: Plan, good: Record | None, error: SandboxError) -> str:
 def _result(
     cluster: Cluster, plan: Plan, namespace: Manifest, record: Record, deployed: Collection[str] = ()
 ) -> UpResult:
-    outcomes = [ServiceOutcome(name, _action(plan, name, deployed)) for name in plan.services]
-    outcomes += [ServiceOutcome(name, "kept") for name in plan.kept]
-    outcomes += [ServiceOutcome(name, "pruned") for name in plan.removed]
     return UpResult(
         sandbox=Sandbox.of(namespace, cluster.context),
         identity=plan.identity,
         commit=plan.commit,
         record_number=record.number,
-        services=tuple(outcomes),
+        services=steps.outcomes(plan, deployed),
         endpoints=endpoints_of(plan.identity.name, record),
         notes=plan.notes,
         now=cluster.known_time(),

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from sandbox.model.source import Commit
     from sandbox.provision.endpoints import Endpoint
     from sandbox.provision.plan import Plan, ServicePlan
-    from sandbox.provision.up import ServiceOutcome, UpResult
+    from sandbox.provision.steps import ServiceOutcome
+    from sandbox.provision.up import UpResult
 
 # Of a sandbox or its namespace.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
