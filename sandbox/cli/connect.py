@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from sandbox.cli.options import Common, Selection
 from sandbox.cli.reporter import command_line, say
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sandbox.cluster.client import Cluster
     from sandbox.model.sandbox import Sandbox
@@ -30,6 +31,30 @@ async def chosen(cluster: Cluster, common: Common, selection: Selection, name: s
         prefix = common.target().namespace_prefix
         given = await inspect.default_sandbox_name(cluster, owner=selection.owner, prefix=prefix)
     return await inspect.find_sandbox(cluster, given)
+
+
+@asynccontextmanager
+async def reached(
+    common: Common, selection: Selection, name: str | None = None
+) -> AsyncIterator[tuple[Cluster, Sandbox]]:
+    """A connection, and the sandbox or the environment of the current folder's project that was asked for in it.
+
+    For commands that look, and for those that go back: an environment is never deleted, prolonged or put to sleep.
+
+    Raises:
+        as :func:`chosen`.
+    """
+    from sandbox.cluster.client import Cluster
+    from sandbox.provision.environment import as_sandbox, known_environment
+
+    given = name or selection.given
+    place = await known_environment(common.target(), given) if given else None
+    if place is None:
+        async with Cluster.connect(common.context, common.kubeconfig) as cluster:
+            yield cluster, await chosen(cluster, common, selection, name)
+    else:
+        async with Cluster.connect(place.target.context, place.target.kubeconfig) as cluster:
+            yield cluster, await as_sandbox(cluster, place)
 
 
 async def all_chosen(cluster: Cluster, common: Common, selection: Selection, names: Sequence[str]) -> list[Sandbox]:

@@ -37,6 +37,7 @@ class Entry(NamedTuple):
 
 
 _CHANGE = "Make and change sandboxes"
+_SHARE = "Deploy into shared environments"
 _LIVE = "How long sandboxes live"
 _LOOK = "Look at a sandbox"
 _CAPTURE = "When something failed"
@@ -45,10 +46,17 @@ _PREPARE = "Prepare"
 COMMANDS: tuple[Entry, ...] = (
     Entry("up", "sandbox.cli.commands.up", "up", "Deploy a commit into a sandbox of its own, or upgrade it.", _CHANGE),
     Entry(
+        "deploy",
+        "sandbox.cli.commands.deploy",
+        "deploy",
+        "Deploy this repository's services into a shared environment; roll back when it fails.",
+        _SHARE,
+    ),
+    Entry(
         "rollback",
         "sandbox.cli.commands.rollback",
         "rollback",
-        "Go back to an earlier deployment of a sandbox.",
+        "Go back to an earlier deployment of a sandbox or a shared environment.",
         _CHANGE,
     ),
     Entry(
@@ -128,7 +136,7 @@ COMMANDS: tuple[Entry, ...] = (
         "history",
         "sandbox.cli.commands.history",
         "history",
-        "Show the deployments into a sandbox, the newest last.",
+        "Show the deployments into a sandbox or a shared environment, the newest last.",
         _LOOK,
     ),
     Entry(

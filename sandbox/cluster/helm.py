@@ -248,6 +248,10 @@ class Helm:
         found = await self._decoded(namespace, f"owner=helm,name={release}")
         return sorted(found, key=lambda item: item.revision)
 
+    async def revisions(self, release: str, namespace: str) -> list[tuple[int, str]]:
+        """Number and status of all stored revisions of a release, oldest first."""
+        return [(found.revision, found.status) for found in await self._stored(release, namespace)]
+
     async def unpack_chart(self, release: HelmRelease, destination: Path) -> Path:
         """Write the chart of a release as a folder that can be installed again; returns that folder.
 

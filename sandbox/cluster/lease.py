@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,24 +20,35 @@ from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import AlreadyExists, Conflict, NotFound
 from sandbox.model import labels
-from sandbox.model.durations import from_rfc3339, short_duration
+from sandbox.model.durations import format_duration, from_rfc3339, short_duration
 from sandbox.model.errors import Busy, OperationFailed, SandboxError, Unreachable
 from sandbox.model.objects import Manifest, ObjectRef
 
 DURATION = timedelta(seconds=30)
 _RENEW_EVERY = DURATION / 3
+_ASK_EVERY_S = 1.0
 
 
 @asynccontextmanager
-async def deployment_lease(cluster: Cluster, namespace: str) -> AsyncIterator[None]:
+async def deployment_lease(
+    cluster: Cluster,
+    namespace: str,
+    *,
+    wait: timedelta = timedelta(0),
+    on_wait: Callable[[str], None] = lambda _text: None,
+) -> AsyncIterator[None]:
     """Hold the namespace's lease for the time of the block.
+
+    Args:
+        wait: how long to wait for another holder to give it up.
+        on_wait: told who holds it, while that is so.
 
     Raises:
         Busy: somebody else deploys there now.
         OperationFailed: the lease was lost while the block ran (it is cancelled then).
         Unreachable: so was the cluster.
     """
-    lease = await _acquire(cluster, namespace)
+    lease = await _acquire_within(cluster, namespace, wait, on_wait)
     holder = lease["spec"]["holderIdentity"]
     block = asyncio.current_task()
     lost: list[SandboxError] = []
@@ -80,6 +92,28 @@ async def is_deploying(cluster: Cluster, namespace: str) -> bool:
     spec = (found or {}).get("spec") or {}
     silent = await cluster.server_time() - _renewed(spec)
     return bool(spec.get("holderIdentity")) and -DURATION < silent < DURATION
+
+
+async def _acquire_within(
+    cluster: Cluster, namespace: str, wait: timedelta, on_wait: Callable[[str], None]
+) -> Manifest:
+    """Acquire it, asking again while another one holds it.
+
+    Raises:
+        Busy: it is still held when the time is over.
+    """
+    until = time.monotonic() + wait.total_seconds()
+    while True:
+        try:
+            return await _acquire(cluster, namespace)
+        except Busy as error:
+            left = until - time.monotonic()
+            if left <= 0:
+                if wait:
+                    error.hint = f"waited {format_duration(wait)} for it"
+                raise
+            on_wait(error.why or error.what)
+        await asyncio.sleep(min(_ASK_EVERY_S, left))
 
 
 async def _acquire(cluster: Cluster, namespace: str) -> Manifest:

@@ -36,6 +36,7 @@ class Sandbox:
         expiry_problem: why nobody knows when it ends.
         pinned_until: what keeps it, where that is a pin; ``pin_reason`` says why.
         max_expires_at: what no extension and no pin gets past.
+        shared: it is an environment instead: nobody's own, and without an end.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Sandbox:
     pinned_until: datetime | None = None
     pin_reason: str = ""
     max_expires_at: datetime | None = None
+    shared: bool = False
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any], context: str) -> Sandbox:

@@ -134,23 +134,7 @@ async def _plan_of_release(
     chart = await base.helm.unpack_chart(release, workspace / "base" / name)
     values = dict(release.values)
     if lock is None:
-        chart_lock = ChartLock(
-            release=release.name,
-            name=release.chart_name,
-            version=release.chart_version,
-            app_version=release.app_version,
-            digest=digest({"name": release.chart_name, "version": release.chart_version}),
-        )
-        lock = ServiceLock(
-            kind="chart",
-            repo="",
-            ref=base.title,
-            commit="",
-            chart=chart_lock,
-            images=_images_of_manifests(release.manifests),
-            input_digest=digest([release.chart_name, release.chart_version, values]),
-            manifest_digest=digest(release.manifests),
-        )
+        lock = lock_of_release(release, base.title)
     return ServicePlan(
         name=name,
         lock=lock,
@@ -161,6 +145,27 @@ async def _plan_of_release(
         images=_images(lock),
         needs=service.needs if service else (),
         ports=service.ports if service else ports_of(release.manifests),
+    )
+
+
+def lock_of_release(release: HelmRelease, ref: str) -> ServiceLock:
+    """What is known of a release that no record names; ``ref`` says where it was found."""
+    chart = ChartLock(
+        release=release.name,
+        name=release.chart_name,
+        version=release.chart_version,
+        app_version=release.app_version,
+        digest=digest({"name": release.chart_name, "version": release.chart_version}),
+    )
+    return ServiceLock(
+        kind="chart",
+        repo="",
+        ref=ref,
+        commit="",
+        chart=chart,
+        images=_images_of_manifests(release.manifests),
+        input_digest=digest([release.chart_name, release.chart_version, dict(release.values)]),
+        manifest_digest=digest(release.manifests),
     )
 
 
@@ -180,7 +185,7 @@ async def _from_live(base: Base, workspace: Path) -> dict[str, ServicePlan]:
         name = workload["metadata"]["name"]
         if name not in plans:
             pinned = [_pinned(manifest, running) for manifest in _belonging(workload, everything)]
-            plans[name] = _plan_of_objects(base, name, pinned)
+            plans[name] = plan_of_objects(base.title, name, pinned)
     return plans
 
 
@@ -244,12 +249,13 @@ def _belonging(workload: Manifest, everything: Sequence[Manifest]) -> list[Manif
     return [m for m in mine if (m["kind"], m["metadata"]["name"]) != ("ServiceAccount", "default")]
 
 
-def _plan_of_objects(base: Base, name: str, manifests: Sequence[Manifest]) -> ServicePlan:
+def plan_of_objects(ref: str, name: str, manifests: Sequence[Manifest]) -> ServicePlan:
+    """A service of objects as they live in the cluster, by no record; ``ref`` says where they were found."""
     portable = [_portable(manifest) for manifest in manifests]
     lock = ServiceLock(
         kind="manifests",
         repo="",
-        ref=base.title,
+        ref=ref,
         commit="",
         images=_images_of_manifests(manifests),
         input_digest=digest(portable),

@@ -74,6 +74,7 @@ class Plan:
         before: the sandbox's records, oldest first; empty for a new one.
         cluster_scoped: kinds of cluster-scoped objects that user and project let in, if the profile does.
         pull_secrets: names of the Secrets that are copied into the sandbox.
+        shared: it goes into an environment, which is there for others too: no quota profile binds it.
     """
 
     identity: Identity
@@ -88,6 +89,7 @@ class Plan:
     cluster_scoped: tuple[str, ...] = ()
     pull_secrets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    shared: bool = False
 
     @property
     def applied(self) -> Mapping[str, ServiceRecord]:

@@ -113,11 +113,17 @@ class Planner:
         self._notes += declared.loaded.notes
         return declared
 
-    async def sources(self, declared: Declared) -> Sources:
-        """The same with the files of other repositories; a lock has named them all."""
+    async def sources(self, declared: Declared, wanted: Collection[str]) -> Sources:
+        """The same with the files of other repositories; a lock has named them all.
+
+        Args:
+            wanted: services; the files of others are not asked for.
+        """
         if isinstance(declared, Sources):
             return declared
-        return await resolve_others(declared, settings=self.settings, workspace=self.workspace, say=self._notes.append)
+        return await resolve_others(
+            declared, wanted, settings=self.settings, workspace=self.workspace, say=self._notes.append
+        )
 
     async def _look_ahead(self) -> None:
         """Ask for the tools' versions, and for what is remembered when it is asked for again."""
@@ -196,10 +202,14 @@ class Planner:
         base = None if lock else request.base or defaults.base
         wanted = request.only or (tuple(lock.services) if lock else ())
         selection = select(project, wanted, has_base=base is not None)
+        self.check_set_values(request, project, selection)
+        return Settled(env, profile, ttl, base, selection, lock)
+
+    def check_set_values(self, request: UpRequest, project: Project, selection: Selection) -> None:
+        """Refuse values that reach no chart, and say which look misspelt."""
         charts = [name for name in selection.deployed if project.services[name].chart is not None]
         refuse_set_for_others(request.set_values, tuple(project.services), charts)
         self._say_misspelt(request.set_values, tuple(project.services))
-        return Settled(env, profile, ttl, base, selection, lock)
 
     def _say_misspelt(self, arguments: Sequence[str], services: Sequence[str]) -> None:
         """A service's name with a typing error in it is a key for all charts; that is hardly ever meant."""
@@ -277,6 +287,13 @@ class Planner:
             for image in sources.project.services[name].images
             if (name, image.name) not in locked
         ]
+        if requests and not request.rebuild:
+            gone = ", ".join(f"{order.service}: {order.image.name}" for order in requests)
+            raise Refused(
+                "images of the lock are gone from their registries",
+                why=gone,
+                hint="nothing is built on the way to the next environment: deploy the commit where it came from again",
+            )
         config = sources.project.images
         if requests or locked or settled.base:
             self.pull_secret = await self._find_pull_secret(

@@ -46,10 +46,13 @@ async def check(cluster: Cluster, plan: Plan) -> Checked:
     """
     manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
     await _check_scope(cluster, plan, manifests)
-    _check_kinds(manifests, plan.profile)
-    _check_priority(manifests, plan.profile)
-    check_pod_security(manifests, plan.profile.pod_security)
+    if not plan.shared:
+        _check_kinds(manifests, plan.profile)
+        _check_priority(manifests, plan.profile)
+        check_pod_security(manifests, plan.profile.pod_security)
     warnings = await _check_references(cluster, plan)
+    if plan.shared:
+        return Checked((), tuple(warnings))
     asked, later = await quota.check(cluster, plan)
     return Checked(tuple(asked), (*warnings, *later))
 
@@ -238,7 +241,7 @@ async def _check_references(cluster: Cluster, plan: Plan) -> list[str]:
     """Refuse what certainly stays in ContainerCreating; what something may yet provide is a warning."""
     manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
     kept = {name: list(s.manifests) for name, s in plan.kept.items()}
-    existing = await _existing_objects(cluster, plan) if plan.before else set()
+    existing = await _existing_objects(cluster, plan) if plan.before or plan.shared else set()
     missing = [m for m in missing_references({**kept, **manifests}, existing) if m.service in manifests]
     fatal = [item for item in missing if item.certain and item.blocking]
     if fatal:

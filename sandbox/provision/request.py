@@ -19,6 +19,7 @@ class UpRequest:
         lock: deploy exactly what this lock says: a file, a URL such as the clean-up tells (``s3://…/locks/x.yaml``), or
             the name of a sandbox that was deleted.
         owner: for whom, when not for the authenticated user (CI).
+        rebuild: whether images of a lock that are gone from their registries may be built again.
         timeout: how long one service may take to become ready.
     """
 
@@ -43,4 +44,5 @@ class UpRequest:
     allow_cluster_scoped: bool = False
     builder: str | None = None
     registry: str | None = None
+    rebuild: bool = True
     timeout: timedelta = timedelta(minutes=5)

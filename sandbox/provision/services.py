@@ -68,11 +68,14 @@ async def deploy_services(
     services: Mapping[str, ServicePlan],
     before: Mapping[str, ServiceRecord],
     reporter: Reporter,
+    *,
+    on_begin: Callable[[str], None] = lambda _name: None,
 ) -> dict[str, ServiceRecord]:
     """Deploy services in parallel, each as soon as what it needs is ready.
 
     Args:
         before: what earlier deployments put there, for pruning what a service does not have any more.
+        on_begin: told the name of each service before anything of it is written.
 
     Returns:
         What the cluster stored, by service.
@@ -89,6 +92,7 @@ async def deploy_services(
         for need in service.needs:
             if need in ready:
                 await ready[need].wait()
+        on_begin(name)
         with reporter.step(f"Deploy {name}") as step:
             reporter.command(equivalents.deploy(place.cluster.context, place.namespace, service))
             deployed[name] = await _deploy(place, service, before.get(name), step.detail)

@@ -51,10 +51,15 @@ class Declared:
 
 @dataclass(frozen=True)
 class Sources(Declared):
-    """A project at its commit, and where each of its services' files are."""
+    """A project at its commit, and where the files of each of its services are that is wanted.
+
+    Attributes:
+        declares: all services that the project names at that commit, also those that a lock leaves out.
+    """
 
     by_service: Mapping[str, Source]
     declared_by: Mapping[str, Source]
+    declares: frozenset[str]
 
 
 async def resolve_own(
@@ -87,9 +92,14 @@ async def resolve_own(
 
 
 async def resolve_others(
-    declared: Declared, *, settings: Settings, workspace: Path, say: Callable[[str], None]
+    declared: Declared,
+    wanted: Collection[str],
+    *,
+    settings: Settings,
+    workspace: Path,
+    say: Callable[[str], None],
 ) -> Sources:
-    """Resolve and export the services that a project takes from other repositories.
+    """Resolve and export the services that a project takes from other repositories, as far as they are wanted.
 
     Raises:
         InvalidInput: unknown ref, hostile URL.
@@ -97,10 +107,13 @@ async def resolve_others(
     """
     own = declared.own
     found = manifest.origins(declared.project, own.commit.repo)
-    origins = {name: (origin.repo, origin.ref) for name, origin in found.items()}
+    names = [name for name in declared.project.services if name in wanted]
+    origins = {name: (found[name].repo, found[name].ref) for name in names if name in found}
     others = await _export_all(set(origins.values()), settings, workspace, say)
-    by_service = {name: others[origins[name]] if name in origins else own for name in declared.project.services}
-    return Sources(own, declared.loaded, by_service, dict.fromkeys(by_service, own))
+    by_service = {name: others[origins[name]] if name in origins else own for name in names}
+    return Sources(
+        own, declared.loaded, by_service, dict.fromkeys(by_service, own), frozenset(declared.project.services)
+    )
 
 
 async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path, say: Callable[[str], None]) -> Sources:
@@ -136,6 +149,7 @@ async def resolve_locked(lock: Lock, *, settings: Settings, workspace: Path, say
         replace(loaded[own], project=project),
         {name: trees[origin] for name, origin in placed.items()},
         {name: trees[origin] for name, origin in declared.items()},
+        frozenset(name for known in loaded.values() for name in known.project.services),
     )
 
 

@@ -57,7 +57,8 @@ async def resolve_sources(
     with planner.reporter.step("Resolve source") as step:
         declared = await planner.declared(request)
         settled = settle(declared)
-        sources = await planner.sources(declared)
+        selection = settled.selection
+        sources = await planner.sources(declared, {*selection.deployed, *selection.mocked})
         planner.reporter.command(equivalents.export(sources.own.commit))
         step.detail(f"{sources.own.commit.ref} is {sources.own.commit.short}: {sources.own.commit.subject}")
     return sources, settled

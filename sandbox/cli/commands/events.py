@@ -46,12 +46,10 @@ def events(
 async def _events(
     common: Common, selection: Selection, service: str | None, output: Format, types: set[str], watch: bool
 ) -> None:
-    from sandbox.cli.connect import chosen, same_as
+    from sandbox.cli.connect import reached, same_as
     from sandbox.cluster import objects
-    from sandbox.cluster.client import Cluster
 
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandbox = await chosen(cluster, common, selection)
+    async with reached(common, selection) as (cluster, sandbox):
         watching = ("--watch",) if watch else ()
         same_as(common, cluster, "get", "events", "--sort-by=.lastTimestamp", *watching, namespace=sandbox.namespace)
         members = await _members(cluster, sandbox, service)

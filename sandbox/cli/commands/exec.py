@@ -58,15 +58,13 @@ async def _exec(
 ) -> int:
     from contextlib import nullcontext
 
-    from sandbox.cli.connect import chosen, same_as
+    from sandbox.cli.connect import reached, same_as
     from sandbox.cli.output import Stdout
     from sandbox.cli.terminal import raw_terminal, stdin_chunks, terminal_sizes
-    from sandbox.cluster.client import Cluster
     from sandbox.cluster.pods import exec_ as execute
     from sandbox.provision.contents import check_awake, inside
 
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandbox = await chosen(cluster, common, selection)
+    async with reached(common, selection) as (cluster, sandbox):
         pods = (await inside(cluster, sandbox)).pods(service)
         check_awake(sandbox, pods)
         pod = choose_pod(pods, service, pod_name)

@@ -147,15 +147,13 @@ def _record(common: Common, selection: Selection, number: int | None) -> Record:
 
 
 async def _read(common: Common, selection: Selection, number: int | None) -> Record:
-    from sandbox.cli.connect import chosen, same_as
+    from sandbox.cli.connect import reached, same_as
     from sandbox.cli.reporter import say
-    from sandbox.cluster.client import Cluster
     from sandbox.model.errors import InvalidInput, OperationFailed
     from sandbox.model.labels import RECORD_TYPE
     from sandbox.provision.records import load_records
 
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandbox = await chosen(cluster, common, selection)
+    async with reached(common, selection) as (cluster, sandbox):
         same_as(common, cluster, "get", "secrets", f"--field-selector=type={RECORD_TYPE}", namespace=sandbox.namespace)
         found = await load_records(cluster, sandbox.namespace)
     if not found:

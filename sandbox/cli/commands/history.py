@@ -26,7 +26,7 @@ def history(
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the deployments into a sandbox, the newest last.
+    """Show the deployments into a sandbox or a shared environment, the newest last.
 
     `sandbox rollback --to NUMBER` goes back to one of them.
     """
@@ -36,15 +36,13 @@ def history(
 
 
 async def _history(common: Common, selection: Selection, name: str | None, output: Format) -> None:
-    from sandbox.cli.connect import chosen, same_as
+    from sandbox.cli.connect import reached, same_as
     from sandbox.cli.output import show_list
     from sandbox.cli.reporter import say
-    from sandbox.cluster.client import Cluster
     from sandbox.model.labels import RECORD_TYPE
     from sandbox.provision.records import readable_records
 
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandbox = await chosen(cluster, common, selection, name)
+    async with reached(common, selection, name) as (cluster, sandbox):
         same_as(common, cluster, "get", "secrets", f"--field-selector=type={RECORD_TYPE}", namespace=sandbox.namespace)
         found, unreadable = await readable_records(cluster, sandbox.namespace)
         now = await cluster.server_time()

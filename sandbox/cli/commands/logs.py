@@ -68,15 +68,13 @@ async def _logs(
     timestamps: bool,
     prefix: bool | None,
 ) -> None:
-    from sandbox.cli.connect import chosen, same_as
+    from sandbox.cli.connect import reached, same_as
     from sandbox.cli.output import write
     from sandbox.cli.reporter import say
     from sandbox.cluster import pods
-    from sandbox.cluster.client import Cluster
     from sandbox.provision.contents import PodFinder, check_awake, inside
 
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandbox = await chosen(cluster, common, selection)
+    async with reached(common, selection) as (cluster, sandbox):
         found = await inside(cluster, sandbox)
         known = found.pods(service)[::-1]
         if not known and not follow:

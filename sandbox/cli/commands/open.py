@@ -57,18 +57,16 @@ async def _open(
 ) -> None:
     import asyncio
 
-    from sandbox.cli.connect import chosen, same_as
+    from sandbox.cli.connect import reached, same_as
     from sandbox.cli.output import write
     from sandbox.cli.reporter import say
-    from sandbox.cluster.client import Cluster
     from sandbox.cluster.pods import port_forward
     from sandbox.model.errors import InvalidInput
     from sandbox.provision.contents import check_awake, door, inside
 
     if scheme not in (None, "http", "https"):
         raise InvalidInput(f"{scheme!r} is not a scheme of web pages", hint="http or https")
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        sandbox = await chosen(cluster, common, selection)
+    async with reached(common, selection) as (cluster, sandbox):
         found = await inside(cluster, sandbox)
         check_awake(sandbox, found.pods(service))
         there = door(found, service, port)

@@ -44,15 +44,13 @@ async def _port_forward(common: Common, selection: Selection, service: str, port
     import asyncio
     from contextlib import AsyncExitStack
 
-    from sandbox.cli.connect import chosen, same_as
+    from sandbox.cli.connect import reached, same_as
     from sandbox.cli.output import write
-    from sandbox.cluster.client import Cluster
     from sandbox.cluster.pods import port_forward as forward
     from sandbox.provision.contents import check_awake, door, inside
 
     wanted: list[tuple[int | None, str | None]] = [parse_port(text) for text in ports]
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster, AsyncExitStack() as stack:
-        sandbox = await chosen(cluster, common, selection)
+    async with reached(common, selection) as (cluster, sandbox), AsyncExitStack() as stack:
         found = await inside(cluster, sandbox)
         check_awake(sandbox, found.pods(service))
         defaults: list[tuple[int | None, str | None]] = [(None, None)]

@@ -31,33 +31,33 @@ def rollback(
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Go back to an earlier deployment of a sandbox.
+    """Go back to an earlier deployment of a sandbox or a shared environment.
 
     By default to the one before. What its record holds is applied again, as a deployment of its own.
     """
     from sandbox.cli.confirm import confirm
-    from sandbox.cli.reporter import reporter, say
+    from sandbox.cli.reporter import say
     from sandbox.cli.run import run
-    from sandbox.provision.rollback import rollback as go_back
 
-    sandbox = run(_chosen(common, selection, name))
-    with reporter(verbose=common.verbose) as talk:
-        wanted = run(go_back(common.target(), sandbox.namespace, to=to, reporter=talk, dry_run=True))
+    sandbox, wanted = run(_roll_back(common, selection, name, to, dry_run=True))
     if not dry_run:
         confirm(f"Bring {sandbox.name} back to record {wanted.number}?", yes=yes)
-        with reporter(verbose=common.verbose) as talk:
-            done = run(go_back(common.target(), sandbox.namespace, to=wanted.number, reporter=talk, dry_run=False))
+        sandbox, done = run(_roll_back(common, selection, name, wanted.number, dry_run=False))
         say(f"{sandbox.name} is back at what record {wanted.number} deployed; this is record {done.number}")
         wanted = done
     _show(wanted, output)
 
 
-async def _chosen(common: Common, selection: Selection, name: str | None) -> Sandbox:
-    from sandbox.cli.connect import chosen
-    from sandbox.cluster.client import Cluster
+async def _roll_back(
+    common: Common, selection: Selection, name: str | None, to: int | None, *, dry_run: bool
+) -> tuple[Sandbox, Record]:
+    from sandbox.cli.connect import reached
+    from sandbox.cli.reporter import reporter
+    from sandbox.provision.rollback import rollback as go_back
 
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        return await chosen(cluster, common, selection, name)
+    async with reached(common, selection, name) as (cluster, sandbox):
+        with reporter(verbose=common.verbose) as talk:
+            return sandbox, await go_back(cluster, sandbox, to=to, reporter=talk, dry_run=dry_run)
 
 
 def _show(record: Record, output: Format) -> None:

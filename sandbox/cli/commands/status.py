@@ -43,12 +43,10 @@ def status(
 async def _status(common: Common, selection: Selection, names: list[str], output: Format, watch: bool) -> None:
     import asyncio
 
-    from sandbox.cli.connect import chosen, same_as
-    from sandbox.cluster.client import Cluster
+    from sandbox.cli.connect import chosen, reached, same_as
 
-    async with Cluster.connect(common.context, common.kubeconfig) as cluster:
-        wanted: list[str | None] = [*names] or [None]
-        sandboxes = [await chosen(cluster, common, selection, name) for name in wanted]
+    async with reached(common, selection, names[0] if names else None) as (cluster, first):
+        sandboxes = [first, *[await chosen(cluster, common, selection, name) for name in names[1:]]]
         single = len(names) < 2
         for sandbox in sandboxes:
             kinds = "all,pvc,ingress,resourcequota,events"

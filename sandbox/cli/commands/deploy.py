@@ -1,0 +1,272 @@
+"""``sandbox deploy`` and ``sandbox promote``: into a shared environment, with the way back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sandbox.cli.capture_store import StoreOption
+from sandbox.cli.formats import Format
+from sandbox.cli.options import Common, DryRun, Output
+
+if TYPE_CHECKING:
+    from sandbox.deploy.report import Report, ServiceEnd
+    from sandbox.deploy.request import DeployRequest
+    from sandbox.provision.environment import EnvironmentPlace
+    from sandbox.provision.request import UpRequest
+    from sandbox.store.store import Store
+
+Environment = Annotated[str, typer.Argument(metavar="ENV", help="One of `environments:` in sandbox.yaml.")]
+Command = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[-- CMD...]",
+        show_default=False,
+        help="The test that decides: run here, with SANDBOX_<SERVICE>_URL and KUBECONFIG.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Care:
+    """How a deployment into an environment is tested, captured and told of."""
+
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="DURATION", help="How long one service may take to become ready.")
+    ] = "5m"
+    test_timeout: Annotated[str, typer.Option("--test-timeout", metavar="DURATION", help="How long CMD may take.")] = (
+        "10m"
+    )
+    wait_for_lease: Annotated[
+        str | None,
+        typer.Option(
+            "--wait-for-lease",
+            metavar="DURATION",
+            help="How long to wait for another deployment of ENV; default: refuse at once (exit code 7).",
+        ),
+    ] = None
+    capture_timeout: Annotated[
+        str,
+        typer.Option("--capture-timeout", metavar="DURATION", help="After it the rollback starts; it goes on partial."),
+    ] = "60s"
+    fixtures: Annotated[
+        bool, typer.Option("--fixtures/--no-fixtures", help="The contents of databases in the capture too.")
+    ] = True
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option("--recipient", metavar="KEY", help="age or SSH public key of who may read what is encrypted."),
+    ] = None
+    store: StoreOption = None
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report.", dir_okay=False)
+    ] = None
+    summary: Annotated[
+        Path | None,
+        typer.Option(
+            "--summary",
+            metavar="FILE",
+            help="Write a summary in Markdown; added to the file that GITHUB_STEP_SUMMARY names.",
+            dir_okay=False,
+        ),
+    ] = None
+
+
+def deploy(
+    common: Common,
+    care: Care,
+    environment: Environment,
+    command: Command = None,
+    ref: Annotated[
+        str | None,
+        typer.Option("--ref", metavar="REF", help="Branch, tag, SHA or expression; default: what is checked out."),
+    ] = None,
+    lock: Annotated[
+        str | None, typer.Option("--lock", metavar="FILE|URL", help="Deploy exactly what a lock says.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="SERVICES", help="These services (a,b) and no others.")
+    ] = None,
+    values: Annotated[
+        list[Path] | None,
+        typer.Option("-f", "--values", metavar="FILE", help="More values for the charts.", exists=True, dir_okay=False),
+    ] = None,
+    set_values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One chart value; SERVICE.KEY=VALUE for one service."),
+    ] = None,
+    build_args: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--build-arg",
+            metavar="NAME=VALUE",
+            help="Build argument of the images; also SANDBOX_BUILD_ARG_NAME in the environment.",
+        ),
+    ] = None,
+    builder: Annotated[
+        str | None,
+        typer.Option(
+            "--builder", metavar="NAME", help="docker, buildah, podman, none or auto; default: from settings."
+        ),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option("--registry", metavar="HOST/PATH", help="Where built images go; default: from settings."),
+    ] = None,
+    adopt: Annotated[
+        bool,
+        typer.Option("--adopt", help="Take over what plain Helm or kubectl deployed there; a rollback restores it."),
+    ] = False,
+    allow_cluster_scoped: Annotated[
+        bool, typer.Option("--allow-cluster-scoped", help="Allow cluster-scoped objects that the project permits.")
+    ] = False,
+    dry_run: DryRun = False,
+    output_format: Output = Format.TABLE,
+) -> None:
+    """Deploy this repository's services into a shared environment; roll back when it fails.
+
+    On any failure, of CMD too, everything is captured first, then every service that was changed goes back to the
+    record before. Exit codes: 1 rolled back, 6 rollback incomplete, 7 another deployment is under way.
+    """
+    from sandbox.cli.arguments import build_arguments, comma_separated
+    from sandbox.provision.request import UpRequest
+
+    request = UpRequest(
+        folder=Path.cwd(),
+        ref=ref,
+        env=environment,
+        only=comma_separated(only or ()),
+        values_files=tuple(path.absolute() for path in values or ()),
+        set_values=tuple(set_values or ()),
+        build_args=build_arguments(build_args or (), os.environ),
+        lock=_lock(lock),
+        allow_cluster_scoped=allow_cluster_scoped,
+        builder=builder,
+        registry=registry,
+        dry_run=dry_run,
+    )
+    _run(common, care, environment, request, command or (), adopt=adopt, output_format=output_format)
+
+
+def _lock(given: str | None) -> Path | str | None:
+    """A lock's file, or its URL in a store."""
+    if given is None or "://" in given:
+        return given
+    if not Path(given).is_file():
+        raise typer.BadParameter(f"{given}: there is no such file", param_hint="--lock")
+    return Path(given).absolute()
+
+
+def _run(
+    common: Common,
+    care: Care,
+    name: str,
+    up: UpRequest,
+    command: Sequence[str],
+    *,
+    adopt: bool,
+    output_format: Format,
+) -> None:
+    """Deploy, tell how it ended in every way that was asked for, and end with the exit code that it has."""
+    from sandbox.cli.main import COMMANDS
+    from sandbox.cli.reporter import reporter, say
+    from sandbox.cli.run import run
+    from sandbox.deploy.deploy import deploy as deploy_to
+
+    request = _request(care, up, command, adopt=adopt)
+    request.validate()
+    place, store = run(_place(common, care, name))
+    with reporter(verbose=common.verbose) as talk:
+        can_reproduce = any(entry.name == "reproduce" for entry in COMMANDS)
+        report = run(deploy_to(place, request, store, talk, can_reproduce=can_reproduce))
+    for note in report.notes:
+        say(f"note: {note}")
+    _write_pages(care, report)
+    _show(report, output_format)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _request(care: Care, up: UpRequest, command: Sequence[str], *, adopt: bool) -> DeployRequest:
+    from sandbox.deploy.request import DeployRequest
+    from sandbox.model.durations import parse_duration
+
+    return DeployRequest(
+        up=replace(up, timeout=parse_duration(care.timeout)),
+        command=tuple(command),
+        command_timeout=parse_duration(care.test_timeout),
+        wait_for_lease=parse_duration(care.wait_for_lease) if care.wait_for_lease else timedelta(0),
+        capture_timeout=parse_duration(care.capture_timeout),
+        fixtures=care.fixtures,
+        recipients=tuple(care.recipient or ()),
+        adopt=adopt,
+    )
+
+
+async def _place(common: Common, care: Care, name: str) -> tuple[EnvironmentPlace, Store]:
+    """Where the environment is, and where its captures go.
+
+    Raises:
+        InvalidInput: no such environment; in CI, captures that would be gone with the machine.
+    """
+    from sandbox.cli.capture_store import chosen_store
+    from sandbox.model.errors import InvalidInput
+    from sandbox.provision.environment import find_environment
+
+    place = await find_environment(common.target(), name)
+    store = await chosen_store(replace(common, context=place.target.context), care.store)
+    if store.is_local and care.store is None and os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+        raise InvalidInput(
+            "captures would stay on this machine, which is CI's and is thrown away",
+            why=f"no platform configuration or setting names a store; the default is the folder {store.folder}",
+            hint="name one: --store s3://bucket/captures, or --store FOLDER that the job keeps",
+        )
+    return place, store
+
+
+def _write_pages(care: Care, report: Report) -> None:
+    from sandbox.deploy.pages import junit, markdown
+
+    if care.junit is not None:
+        care.junit.write_text(junit(report), encoding="utf-8")
+    if care.summary is not None:
+        # GitHub's file holds what other steps of the job said.
+        shared = os.environ.get("GITHUB_STEP_SUMMARY", "")
+        mode = "a" if shared and Path(shared).absolute() == care.summary.absolute() else "w"
+        with care.summary.open(mode, encoding="utf-8") as file:
+            file.write(markdown(report))
+
+
+def _show(report: Report, output_format: Format) -> None:
+    from sandbox.cli.output import Column, show_data, show_list, write
+    from sandbox.cli.reporter import say
+    from sandbox.deploy.report import lines
+
+    if output_format is Format.NAME:
+        write(report.capture.id if report.capture else report.environment)
+    elif output_format in (Format.JSON, Format.YAML):
+        show_data(as_data(report), output_format)
+    elif report.services:
+        columns: list[Column[ServiceEnd]] = [
+            Column("SERVICE", lambda s: s.name),
+            Column("ACTION", lambda s: s.action, colour=lambda s: "red" if s.action == "stands" else ""),
+            Column("COMMIT", lambda s: s.commit[:12]),
+            Column("DETAIL", lambda s: s.detail.splitlines()[0] if s.detail else ""),
+        ]
+        show_list(report.services, columns, output_format, name=lambda s: s.name)
+    head, *rest = lines(report)
+    say(head, colour="red" if report.exit_code else "green")
+    for line in rest:
+        say(line)
+
+
+def as_data(report: Report) -> dict[str, Any]:
+    """The report for machines."""
+    from dataclasses import asdict
+
+    return {**asdict(report), "exit_code": report.exit_code, "headline": report.headline}

@@ -1,0 +1,1 @@
+"""Deployments into shared environments: captured and rolled back when they fail."""

@@ -1,0 +1,151 @@
+"""When a deployment failed: capture first, then bring every service back that it changed, and say what stands."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sandbox.capture.capture import Options, capture
+from sandbox.deploy.context import Context
+from sandbox.deploy.report import Captured, ServiceEnd
+from sandbox.model.errors import SandboxError
+from sandbox.model.failure import Finding, NotReady
+from sandbox.model.record import Record, ServiceRecord
+from sandbox.project.config import Fixtures
+from sandbox.provision import records
+from sandbox.provision.rollback import Restored, restore_services, save_rollback, wait_restored
+from sandbox.provision.services import Place
+
+# Beyond the capture's own deadline, before it is given up as a whole (seconds).
+_GRACE_S = 15.0
+_CAPTURE_FAILURES = (SandboxError, OSError, TimeoutError)
+
+
+@dataclass
+class RolledBack:
+    """What the rollback came to.
+
+    Attributes:
+        record: the newest one now.
+        back_at: the record whose deployment is there again; None where there was none before, or it is not complete.
+    """
+
+    record: Record
+    back_at: int | None
+    complete: bool
+    services: list[ServiceEnd] = field(default_factory=list)
+
+
+async def take_capture(context: Context, error: SandboxError, declared: Fixtures) -> Captured:
+    """Capture the environment as it failed, for at most the time that was given; it never stands in the way."""
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(context.request.capture_timeout.total_seconds() + _GRACE_S):
+            taken = await capture(
+                context.cluster,
+                context.namespace,
+                store=context.store,
+                reason=f"the deployment into {context.environment.name} failed: {error.what}",
+                command=context.request.command,
+                deadline=context.request.capture_timeout,
+                fixtures=context.request.fixtures,
+                progress=context.reporter,
+                options=Options(
+                    environment=context.environment.name,
+                    findings=findings_of(error),
+                    recipients=context.request.recipients,
+                    declared=declared,
+                    limits=context.request.limits,
+                ),
+            )
+    except _CAPTURE_FAILURES as trouble:
+        said = str(trouble) or "it did not end in time"
+        context.reporter.warn(f"no capture: {said}")
+        return Captured(store=context.store.url, seconds=time.monotonic() - started, error=said)
+    missing = tuple(
+        f"{item.name}: {item.status}{': ' if item.why else ''}{item.why}" for item in taken.document.missing
+    )
+    return Captured(
+        id=taken.id,
+        store=context.store.url,
+        partial=taken.document.partial,
+        seconds=time.monotonic() - started,
+        missing=missing,
+    )
+
+
+def findings_of(error: SandboxError) -> list[Finding]:
+    """What the capture is told of the failure: findings, or the error's own words as one."""
+    if isinstance(error, NotReady):
+        return error.findings
+    return [Finding(reason="DeploymentFailed", message=f"{error.what}\n{error.why}".strip(), object="deployment")]
+
+
+async def roll_back(context: Context, before: Sequence[Record], failed: Record, names: Collection[str]) -> RolledBack:
+    """Bring the changed services back to the last record that was deployed, and wait until they are ready.
+
+    Args:
+        before: the records before this deployment, oldest first.
+        failed: this deployment's own.
+        names: the services that it changed; all others are left alone.
+    """
+    place = context.place()
+    good = records.last_deployed(before)
+    wanted = good.services if good else {}
+    title = f"Roll back to record {good.number}" if good else "Remove what was deployed"
+    try:
+        with context.reporter.step(title):
+            restored = await restore_services(place, failed.services, wanted, names)
+            await _wait(place, restored)
+    except SandboxError as error:
+        restored = Restored(failures=dict.fromkeys(names, str(error)))
+    ends = ends_of(restored, failed.services, names)
+    record = await _write_down(context, failed, good, restored, names)
+    return RolledBack(record, good.number if good and not restored.failures else None, not restored.failures, ends)
+
+
+async def _wait(place: Place, restored: Restored) -> None:
+    """Readiness decides too; what does not become ready is noted under its service."""
+    try:
+        await wait_restored(place, restored)
+    except NotReady as error:
+        for finding in error.findings:
+            name = finding.service if finding.service in restored.services else next(iter(restored.services), "")
+            restored.failures.setdefault(name, "\n".join(finding.lines()))
+
+
+def ends_of(restored: Restored, present: Mapping[str, ServiceRecord], names: Collection[str]) -> list[ServiceEnd]:
+    """Where each changed service stands after the rollback."""
+    ends = []
+    for name in sorted(names):
+        if name in restored.failures:
+            at = restored.services.get(name) or present.get(name)
+            ends.append(ServiceEnd(name, "stands", at.lock.commit if at else "", restored.failures[name]))
+        elif name in restored.services:
+            ends.append(ServiceEnd(name, "rolled back", restored.services[name].lock.commit))
+        else:
+            ends.append(ServiceEnd(name, "removed"))
+    return ends
+
+
+async def _write_down(
+    context: Context, failed: Record, good: Record | None, restored: Restored, names: Collection[str]
+) -> Record:
+    """Record what stands now; where the cluster does not take it, the record of the failure stays the newest."""
+    untouched = {name: service for name, service in failed.services.items() if name not in names}
+    left = {n: failed.services[n] for n in restored.failures if n not in restored.services and n in failed.services}
+    services = {**untouched, **left, **restored.services}
+    place = context.place()
+    by = failed.by
+    try:
+        if good is not None and not restored.failures:
+            return await save_rollback(place, failed.number + 1, good, services, by=by)
+        why = f"{failed.failure}; rolled back" if not restored.failures else f"rollback incomplete: {failed.failure}"
+        record = failed.model_copy(update={"services": services, "failure": why})
+        await records.save(context.cluster, context.namespace, record)
+        return record
+    except SandboxError as error:
+        context.reporter.warn(f"the rollback could not be written down: {error}")
+        return failed

@@ -1,0 +1,193 @@
+"""`sandbox deploy`: into an environment that others use too; what fails is captured, then rolled back."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from sandbox.cluster.providers import ClusterInfo
+from tests.conftest import kubectl
+from tests.e2e.projects import Ended, GitProject, Manifest, Namespace, Tool, config_map, deployment, service
+
+ENV = "integration"
+CHART = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{{name: main, image: {image}, args: {{{{ .Values.args | toJson }}}}}}]
+"""
+
+
+class Site:
+    """An environment and the two repositories whose services run there: `web` (a chart) and `api` (manifests)."""
+
+    def __init__(self, cluster: ClusterInfo, tool: Tool, folder: Path, image: str) -> None:
+        self.name = f"env-{uuid.uuid4().hex[:8]}"
+        self.tool = tool.with_environment(SANDBOX_CAPTURE_STORE=str(folder / "captures"))
+        self.space = Namespace(cluster, self.name)
+        self.image = image
+        self.web, self.api = GitProject(folder / "one"), GitProject(folder / "two")
+
+    def declare_web(self, *args: str, **more: Manifest) -> None:
+        chart = self.web.chart("web", CHART.format(name="web", image=self.image), values={"args": list(args)})
+        self.web.declare({"web": {**chart, **more}}, environments={ENV: {"namespace": self.name}})
+        self.web.commit()
+
+    def declare_api(self, greeting: str, *args: str, **more: Manifest) -> None:
+        live = deployment("api", self.image, *(args or ("serve", "8080")))
+        spec = self.api.manifests("api", live, service("api"), config_map("api-words", greeting=greeting))
+        declared = {"api": {**spec, "ports": {"http": 8080}, **more}}
+        self.api.declare(declared, environments={ENV: {"namespace": self.name}})
+        self.api.commit()
+
+    def deploy(self, project: GitProject, *arguments: str) -> Ended:
+        return self.tool.run("deploy", ENV, "--timeout", "60s", "-o", "json", *arguments, cwd=project.folder)
+
+    def records(self, project: GitProject) -> list[Manifest]:
+        found: list[Manifest] = self.tool.run("history", ENV, "-o", "json", cwd=project.folder).ok().data
+        return found
+
+    def args(self, workload: str) -> list[str]:
+        found: list[str] = self.space.get("deployment", workload)["spec"]["template"]["spec"]["containers"][0]["args"]
+        return found
+
+    def greeting(self) -> str:
+        return str(self.space.get("configmap", "api-words")["data"]["greeting"])
+
+
+@pytest.fixture(scope="module")
+def site(
+    cluster: ClusterInfo, tool: Tool, probe_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Both services deployed; each test leaves them as it found them."""
+    made = Site(cluster, tool, tmp_path_factory.mktemp("site"), probe_image)
+    made.declare_web("sleep")
+    made.declare_api("hello")
+    made.deploy(made.web).ok()
+    made.deploy(made.api).ok()
+    yield made
+    kubectl(cluster, "delete", "namespace", made.name, "--wait=false")
+
+
+def test_each_repository_deploys_its_own_services_into_a_namespace_that_is_no_sandbox(site: Site) -> None:
+    namespace = site.space.itself()
+    assert namespace is not None
+    assert "app.kubernetes.io/managed-by" not in namespace["metadata"]["labels"]
+    assert "sandbox.dev/expires-at" not in namespace["metadata"].get("annotations", {})
+    assert not site.space.names("resourcequotas,limitranges,networkpolicies")
+
+    newest = site.records(site.web)[-1]
+
+    assert (newest["outcome"], set(newest["services"])) == ("deployed", {"web", "api"})
+
+
+def test_a_crash_is_captured_and_rolled_back_and_neighbours_stay_as_they_are(site: Site, tmp_path: Path) -> None:
+    site.space.kubectl("patch", "configmap", "api-words", "--type=merge", "-p", '{"data":{"by-hand":"yes"}}')
+    site.declare_web("crash", "cannot read /etc/web.conf")
+    pages = ("--junit", str(tmp_path / "junit.xml"), "--summary", str(tmp_path / "summary.md"))
+
+    ended = site.deploy(site.web, *pages)
+
+    ended.failed(1, "rolled back to record", "cannot read /etc/web.conf", "sandbox capture show")
+    assert (ended.data["outcome"], ended.data["failure"]["findings"][0]["service"]) == ("rolled back", "web")
+    assert [s["name"] for s in ended.data["services"] if s["action"] == "rolled back"] == ["web"]
+    assert site.args("web") == ["sleep"]
+    assert site.space.get("configmap", "api-words")["data"]["by-hand"] == "yes"
+    shown = site.tool.run("capture", "show", ended.data["capture"]["id"]).ok().out
+    assert "cannot read /etc/web.conf" in "".join(shown.splitlines(True)[:4])
+    assert "cannot read /etc/web.conf" in (tmp_path / "summary.md").read_text()
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert {case.get("name") for case in suite if case.find("failure") is not None} == {"web", ENV}
+    assert [record["outcome"] for record in site.records(site.web)[-2:]] == ["failed", "deployed"]
+
+
+def test_a_test_that_fails_rolls_back_what_became_ready(site: Site) -> None:
+    site.declare_api("good bye")
+    check = "import os,sys,urllib.request as r; print(r.urlopen(os.environ['SANDBOX_API_URL']).status); sys.exit(3)"
+
+    ended = site.deploy(site.api, "--", sys.executable, "-c", check)
+
+    ended.failed(1, "the test failed", "exit code 3", "200")
+    assert ended.data["failure"]["findings"][0]["log_tail"] == ["200"]
+    assert site.greeting() == "hello"
+
+
+def test_what_does_not_render_changes_nothing_and_is_reported_the_same(site: Site, tmp_path: Path) -> None:
+    before = site.space.versions()
+    site.web.write({"charts/web/templates/9.yaml": "{{ .Values.no.such.value }}"})
+    site.web.commit()
+
+    ended = site.deploy(site.web, "--junit", str(tmp_path / "junit.xml"))
+    site.web.remove("charts/web/templates/9.yaml")
+
+    ended.failed(2, "was not begun; nothing was changed", "nil pointer")
+    assert ended.data["outcome"] == "refused"
+    assert "nil pointer" in (tmp_path / "junit.xml").read_text()
+    assert site.space.versions() == before
+
+
+def test_a_first_deployment_that_fails_is_removed_again(site: Site) -> None:
+    site.declare_api("hello")
+    broken = site.api.manifests("extra", deployment("extra", site.image, "crash", "no first time"))
+    declared = {"extra": broken}
+    site.api.declare(declared, environments={ENV: {"namespace": site.name}})
+    site.api.commit()
+
+    ended = site.deploy(site.api, "--only", "extra")
+    site.declare_api("hello")
+
+    ended.failed(1, "no first time")
+    assert "extra" not in site.space.names("deployments")
+    assert site.space.names("deployments") == {"web", "api"}
+
+
+def test_while_another_deployment_holds_the_environment_it_is_busy(site: Site) -> None:
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "sandbox-deploy"},
+        "spec": {
+            "holderIdentity": "elsewhere_1_1",
+            "leaseDurationSeconds": 3600,
+            "renewTime": "2199-01-01T00:00:00.000000Z",
+        },
+    }
+    site.space.kubectl("apply", "-f", "-", stdin=json.dumps(lease))
+    try:
+        site.deploy(site.api).failed(7, "held by elsewhere_1_1")
+        site.deploy(site.api, "--wait-for-lease", "1s").failed(7, "waited 1s for it")
+    finally:
+        site.space.kubectl("delete", "lease", "sandbox-deploy")
+
+
+def test_what_others_deployed_is_refused_and_taken_over_with_adopt(
+    site: Site, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    """Its state becomes the record that a rollback goes back to."""
+    old = {**config_map("found", colour="red"), "metadata": {"name": "found"}}
+    site.space.kubectl("apply", "-f", "-", stdin=json.dumps(old))
+    site.space.kubectl("apply", "-f", "-", stdin=json.dumps(deployment("found", site.image, "sleep")))
+    project = GitProject(tmp_path)
+    new = project.manifests(
+        "found", deployment("found", site.image, "crash", "after all"), config_map("found", colour="blue")
+    )
+    project.declare({"found": new}, environments={ENV: {"namespace": site.name}})
+    project.commit()
+
+    site.deploy(project).failed(4, "configmap/found", "deployment.apps/found", "--adopt")
+    site.deploy(project, "--adopt").failed(1, "after all")
+
+    assert site.space.get("configmap", "found")["data"] == {"colour": "red"}
+    assert site.args("found") == ["sleep"]
