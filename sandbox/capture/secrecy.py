@@ -182,8 +182,9 @@ def _values(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
             if not isinstance(raw, str):
                 continue
             where = f"secret/{name}: {key}"
-            text = _raw(field, raw).decode(errors="replace")
-            if "\ufffd" in text:
+            try:
+                text = _raw(field, raw).decode()
+            except UnicodeDecodeError:
                 # Binary (a key store): only its base64 can turn up in text.
                 yield where, str(key), raw
                 continue
