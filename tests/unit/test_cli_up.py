@@ -25,8 +25,9 @@ from sandbox.provision.endpoints import Endpoint
 from sandbox.provision.identity import Identity
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.request import UpRequest
+from sandbox.provision.steps import ServiceOutcome
 from sandbox.provision.target import Target
-from sandbox.provision.up import ServiceOutcome, UpResult
+from sandbox.provision.up import UpResult
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 IDENTITY = Identity("dana", "dana", "shop", "main", "dana-shop-main", "dana-shop-main")
