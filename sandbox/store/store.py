@@ -94,7 +94,12 @@ class Store:
             return cls(f"file://{folder}", Folder(folder), folder)
         from sandbox.store.remote import Remote
 
-        return cls(url.rstrip("/"), Remote(url), None)
+        remote = Remote(url)
+        if protocol in ("s3", "s3a"):
+            from sandbox.store.s3 import S3
+
+            return cls(url.rstrip("/"), S3(url), None)
+        return cls(url.rstrip("/"), remote, None)
 
     @property
     def is_local(self) -> bool:
