@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from sandbox.cluster.providers import ClusterInfo
 from tests.conftest import kubectl
@@ -96,7 +100,8 @@ def test_each_repository_deploys_its_own_services_into_a_namespace_that_is_no_sa
 def test_a_crash_is_captured_and_rolled_back_and_neighbours_stay_as_they_are(site: Site, tmp_path: Path) -> None:
     site.space.kubectl("patch", "configmap", "api-words", "--type=merge", "-p", '{"data":{"by-hand":"yes"}}')
     site.declare_web("crash", "cannot read /etc/web.conf")
-    pages = ("--junit", str(tmp_path / "junit.xml"), "--summary", str(tmp_path / "summary.md"))
+    names = {"junit": "junit.xml", "summary": "summary.md", "html": "page.html"}
+    pages = [word for option, name in names.items() for word in (f"--{option}", str(tmp_path / name))]
 
     ended = site.deploy(site.web, *pages)
 
@@ -108,6 +113,7 @@ def test_a_crash_is_captured_and_rolled_back_and_neighbours_stay_as_they_are(sit
     shown = site.tool.run("capture", "show", ended.data["capture"]["id"]).ok().out
     assert "cannot read /etc/web.conf" in "".join(shown.splitlines(True)[:4])
     assert "cannot read /etc/web.conf" in (tmp_path / "summary.md").read_text()
+    assert "cannot read /etc/web.conf" in (tmp_path / "page.html").read_text().partition("<nav>")[0]
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
     assert {case.get("name") for case in suite if case.find("failure") is not None} == {"web", ENV}
     assert [record["outcome"] for record in site.records(site.web)[-2:]] == ["failed", "deployed"]
@@ -122,6 +128,36 @@ def test_a_test_that_fails_rolls_back_what_became_ready(site: Site) -> None:
     ended.failed(1, "the test failed", "exit code 3", "200")
     assert ended.data["failure"]["findings"][0]["log_tail"] == ["200"]
     assert site.greeting() == "hello"
+
+
+def test_the_composite_action_keeps_the_evidence_and_no_credentials(site: Site, tmp_path: Path) -> None:
+    """Its step as GitHub would run it; GitHub itself cannot run here."""
+    action = yaml.safe_load((Path(__file__).resolve().parents[2] / "action.yml").read_text())
+    [step] = [step for step in action["runs"]["steps"] if step.get("id") == "deploy"]
+    inputs = {name: str(given.get("default", "")) for name, given in action["inputs"].items()}
+    inputs |= {"environment": ENV, "kubeconfig": Path(site.space.cluster.kubeconfig).read_text()}
+    inputs |= {"command": "echo 'no such \"order\"' >&2; exit 3", "store": str(tmp_path / "captures")}
+    given = {name: inputs[re.fullmatch(r"\$\{\{ inputs\.(\S+) \}\}", text)[1]] for name, text in step["env"].items()}  # type: ignore[index]
+    for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
+        given[name] = str(tmp_path / name)
+    site.declare_web("sleep")
+    path = f"{Path(sys.executable).parent}:{site.tool.environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        cwd=site.web.folder,
+        env={**site.tool.environment, **given, "PATH": path, "RUNNER_TEMP": str(tmp_path), "CI": "true"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    outputs = dict(line.split("=", 1) for line in (tmp_path / "GITHUB_OUTPUT").read_text().splitlines())
+    assert outputs["outcome"] == "rolled back", done.stderr
+    assert outputs["capture"] in (tmp_path / "GITHUB_STEP_SUMMARY").read_text()
+    assert 'no such "order"' in unescape((tmp_path / "sandbox" / "failure.html").read_text())
+    assert (tmp_path / "sandbox" / "junit.xml").exists()
+    assert not (tmp_path / "sandbox-kubeconfig").exists()
 
 
 def test_what_does_not_render_changes_nothing_and_is_reported_the_same(site: Site, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -107,7 +106,7 @@ def test_every_option_is_one_that_the_command_has(file: str, script: str) -> Non
     # What the scripts collect first and give to the command afterwards.
     collected = " ".join(re.findall(r"arguments\+?=\((.*?)\)|set -- (.*)", joined)[0]) if "arguments" in joined else ""
     for name, rest in re.findall(r"\bsandbox (deploy|promote|up|capture show) ([^\n]*)", joined):
-        given = shlex.split(re.sub(r"[|>&;].*", "", rest).partition(" -- ")[0], posix=True)
+        given = re.sub(r"[|>&;].*", "", rest).partition(" -- ")[0].split()
         given += re.findall(r"--[a-z-]+", collected.partition(" -- ")[0]) if name == "deploy" else []
         known = _options(name.split())
         wrong = [word for word in given if word.startswith("--") and word.partition("=")[0] not in known]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sandbox.capture.difference import Difference
     from sandbox.capture.model import Document, Image, Item, Service
     from sandbox.cli.output import Column
+    from sandbox.store.store import Store
 
 _MIB = 1024 * 1024
 _STATE_COLOURS = {"ready": "green", "progressing": "yellow", "failed": "red"}
@@ -269,16 +270,31 @@ def show(
 
 
 async def _write_page(common: Common, identifier: str, given: str | None, target: Path) -> None:
-    from sandbox.capture.bundle import open_bundle
     from sandbox.capture.catalogue import find
-    from sandbox.capture.report.page import page
     from sandbox.cli.capture_store import chosen_store
-    from sandbox.cli.output import write, write_file
+    from sandbox.cli.output import write
 
     store = await chosen_store(common, given)
-    bundle = await open_bundle(store, await find(store, identifier))
-    write_file(target, await page(bundle, commands=_next_commands(bundle.entry, given)))
+    await write_page(store, await find(store, identifier), target, given)
     write(str(target))
+
+
+async def write_page(store: Store, entry: Entry, target: Path, given: str | None) -> None:
+    """Write the page of a capture.
+
+    Args:
+        given: the store as it was named; None where whoever reads the page finds it by themselves.
+
+    Raises:
+        Damaged: the capture is not what it says.
+        OperationFailed: the page cannot be written.
+    """
+    from sandbox.capture.bundle import open_bundle
+    from sandbox.capture.report.page import page
+    from sandbox.cli.output import write_file
+
+    bundle = await open_bundle(store, entry)
+    write_file(target, await page(bundle, commands=_next_commands(entry, given)))
 
 
 def _next_commands(entry: Entry, store: str | None) -> tuple[tuple[str, str], ...]:

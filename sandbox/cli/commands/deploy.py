@@ -75,6 +75,10 @@ class Care:
             dir_okay=False,
         ),
     ] = None
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the page of the capture, if one was taken.", dir_okay=False),
+    ] = None
 
 
 def deploy(
@@ -187,6 +191,8 @@ def _run(
     for note in report.notes:
         say(f"note: {note}")
     _write_pages(care, report)
+    if care.html is not None and report.capture and report.capture.id:
+        run(_write_html(care, store, report.capture.id))
     _show(report, output_format)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
@@ -240,6 +246,20 @@ def _write_pages(care: Care, report: Report) -> None:
         mode = "a" if shared and Path(shared).absolute() == care.summary.absolute() else "w"
         with care.summary.open(mode, encoding="utf-8") as file:
             file.write(markdown(report))
+
+
+async def _write_html(care: Care, store: Store, capture: str) -> None:
+    """Write the page; what keeps it from that is told, and changes nothing of how the deployment ended."""
+    from sandbox.capture.catalogue import find
+    from sandbox.cli.commands.capture import write_page
+    from sandbox.cli.reporter import say
+    from sandbox.model.errors import SandboxError
+
+    assert care.html is not None
+    try:
+        await write_page(store, await find(store, capture), care.html, care.store)
+    except SandboxError as error:
+        say(f"warning: no page of the capture: {error}", colour="yellow")
 
 
 def _show(report: Report, output_format: Format) -> None:
