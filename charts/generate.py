@@ -103,6 +103,8 @@ _OWN: dict[str, Any] = {
                 "type": "array",
                 "items": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
             },
+            "externalNames": _TEXTS,
+            "finalizers": _TEXTS,
             "defaultPriorityClasses": _TEXTS,
         }
     ),

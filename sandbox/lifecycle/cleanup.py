@@ -12,7 +12,7 @@ import asyncio
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -37,6 +37,7 @@ from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.summary import Outside, Summary, read_summary
 from sandbox.project.platform import Limits
+from sandbox.project.quotas import QuotaProfile
 
 _AT_ONCE: Final = 16
 # Namespaces change rarely; one that changed this often while it was to be deleted waits for the next pass.
@@ -66,6 +67,7 @@ _KEPT_ANNOTATIONS: Final = (
     labels.PINNED_UNTIL,
     labels.TTL,
     labels.PHASE,
+    labels.QUOTA_PROFILE,
     labels.OWNER_USER,
     labels.OWNER_GROUP,
     JANITOR_TTL,
@@ -84,7 +86,7 @@ class Policy:
     Attributes:
         selector: only namespaces with these labels.
         cluster_scoped: ``Kind.group`` of what may be deleted outside of namespaces.
-        limits: what is allowed and only counting can hold.
+        limits: what is allowed and only counting can hold; ``profiles``: the same of each quota profile.
         locks: where locks are kept; None: nowhere. ``retention``: for how long.
         alert_url: told of every sandbox that ends soon.
         needs_record: whether only what has a record, or never got that far, is deleted; not where the platform's
@@ -96,6 +98,7 @@ class Policy:
     dry_run: bool = False
     cluster_scoped: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
+    profiles: Mapping[str, QuotaProfile] = field(default_factory=dict)
     locks: Keeper | None = None
     retention: timedelta = timedelta(days=7)
     alert_url: str | None = None
@@ -110,6 +113,10 @@ class Memory:
     forgot: datetime | None = None
 
 
+def _lists() -> dict[str, list[str]]:
+    return defaultdict(list)
+
+
 @dataclass
 class Found:
     """What a look at the cluster gave. The namespaces are cut down to what is needed of them."""
@@ -118,6 +125,9 @@ class Found:
     judged: dict[Fate, list[tuple[Manifest, Verdict]]] = field(default_factory=lambda: defaultdict(list))
     owners: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     projects: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    # Of each quota profile.
+    profile_owners: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(_lists))
+    profile_projects: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(_lists))
 
     def due(self) -> list[str]:
         return [namespace["metadata"]["name"] for namespace, _ in self.judged[Fate.DUE]]
@@ -212,6 +222,9 @@ class Sweep:
         if verdict.managed and verdict.fate in (Fate.KEEP, Fate.WARN, Fate.FLAG):
             found.owners[sandbox.owner].append(sandbox.name)
             found.projects[sandbox.project].append(sandbox.name)
+            if sandbox.quota_profile in self._policy.profiles:
+                found.profile_owners[sandbox.quota_profile][sandbox.owner].append(sandbox.name)
+                found.profile_projects[sandbox.quota_profile][sandbox.project].append(sandbox.name)
         if verdict.fate not in (Fate.KEEP, Fate.ENDING):
             found.judged[verdict.fate].append((namespace, verdict))
 
@@ -511,6 +524,13 @@ class Sweep:
         ):
             for _, text in over_limit(counts, limit, what):
                 self._say(Action.FLAGGED, text)
+        for name, profile in self._policy.profiles.items():
+            for counts, limit, what in (
+                (found.profile_owners[name], profile.max_per_owner, "owner"),
+                (found.profile_projects[name], profile.max_per_project, "project"),
+            ):
+                for _, text in over_limit(counts, limit, what):
+                    self._say(Action.FLAGGED, f"quota profile {name}: {text}")
 
     def _say(
         self,

@@ -145,6 +145,7 @@ class Rounds:
             dry_run=wishes.dry_run,
             cluster_scoped=frozenset(listed | set(wishes.cluster_scoped or (() if listed else DEFAULT_KINDS))),
             limits=platform.limits,
+            profiles=platform.profiles,
             locks=self._keeper(cluster, platform.capture_store, has_platform=text is not None),
             retention=platform.retention,
             alert_url=wishes.alert_url,

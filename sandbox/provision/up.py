@@ -138,7 +138,7 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
         planner.reporter.info(f"the sandbox is called {identity.name}: {request.name!r} is no name for a namespace")
     before = await planner.records_of(identity, settled.profile if deploys else None)
     if deploys:
-        await allowance.check(planner.cluster, settled.profile, identity, planner.reporter)
+        await allowance.check(planner.cluster, settled.profile, planner.platform.limits, identity, planner.reporter)
     services = await steps.resolve_services(planner, request, settled, sources, identity)
     return await planner.plan(request, settled, sources, identity, services, before)
 

@@ -143,7 +143,7 @@ def test_the_guardrails_are_not_deleted_while_the_sandbox_ends(ground: Ground) -
     name = ground.sandbox(ground.dana)
     held = pod(name, "held")
     held["metadata"]["finalizers"] = ["example.com/hold"]
-    ground.dana.create(inside(name, "pods"), held).ok()
+    ground.admin.create(inside(name, "pods"), held).ok()
     ground.dana.delete(f"/api/v1/namespaces/{name}").ok()
 
     def ending() -> bool | None:
@@ -754,6 +754,26 @@ PODS: dict[str, tuple[Manifest, str]] = {
         {"initContainers": [{**without_limit("cpu", "memory"), "restartPolicy": "Always"}]},
         "a limit of 0 is no limit",
     ),
+    "whose probe takes ten years": (
+        {
+            "containers": [
+                {
+                    "name": "main",
+                    "image": "registry.invalid/none:1",
+                    "livenessProbe": {"exec": {"command": ["x"]}, "terminationGracePeriodSeconds": 315_360_000},
+                }
+            ]
+        },
+        "300 seconds",
+    ),
+    "that takes a GPU": (
+        {
+            "containers": [
+                {"name": "main", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1", "cpu": "1"}}},
+            ]
+        },
+        "exceeded quota",
+    ),
     "that takes ten years to end": ({"terminationGracePeriodSeconds": 315_360_000}, "300 seconds"),
 }
 
@@ -869,6 +889,59 @@ def test_no_service_becomes_one_that_opens_a_sandbox(ground: Ground, mine: str) 
     ground.dana.merge(path, {"spec": {"type": "NodePort"}}).refused("exceeded quota")
     outside = {"type": "ExternalName", "externalName": "www.example.com", "clusterIP": None, "clusterIPs": None}
     ground.dana.merge(path, {"spec": outside}).refused("ExternalName")
+
+
+def test_no_claim_takes_a_volume_by_its_name_or_anothers_data(ground: Ground, mine: str) -> None:
+    path = inside(mine, "persistentvolumeclaims")
+    named, foreign, good = claim("named"), claim("foreign"), claim("good")
+    named["spec"]["volumeName"] = "somebodys"
+    source = {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "x", "namespace": "default"}
+    foreign["spec"]["dataSourceRef"] = source
+
+    ground.dana.create(path, named).refused("volumeName")
+    # Kubernetes forgets what it does not support (CrossNamespaceVolumeDataSource), or this policy refuses it.
+    made = ground.dana.create(path, foreign, dryRun="All")
+    assert made.status in (403, 422) or "namespace" not in made.body["spec"].get("dataSourceRef", {})
+    ground.dana.create(path, good).ok()
+    ground.dana.merge(f"{path}/good", {"spec": {"volumeName": "somebodys"}}).refused("volumeName")
+    # The controller that binds claims is not held to it.
+    ground.admin.merge(f"{path}/good", {"spec": {"volumeName": "its-own"}}).ok()
+    ground.dana.merge(f"{path}/good", note(**{"example.com/any": "thing"})).ok()
+
+
+FINALIZERS = ["example.com/never", "kubernetes.io/pvc-protection", "batch.kubernetes.io/job-tracking"]
+
+
+@pytest.mark.parametrize("finalizer", FINALIZERS)
+def test_an_owner_puts_on_no_finalizer_that_nobody_takes_off(ground: Ground, mine: str, finalizer: str) -> None:
+    bad = changed(ground.binding(mine, account(mine, "default")), {"finalizers": [finalizer]})
+    ground.dana.create(bindings(mine), bad).refused("no finalizers")
+    plain = config_map(mine, f"plain-{FINALIZERS.index(finalizer)}")
+    path = inside(mine, f"configmaps/{plain['metadata']['name']}")
+    ground.dana.create(inside(mine, "configmaps"), plain).ok()
+    ground.dana.merge(path, {"metadata": {"finalizers": [finalizer]}}).refused("no finalizers")
+
+
+def test_no_finalizer_gets_in_by_the_status(ground: Ground, mine: str) -> None:
+    spec = {**deployment(), "replicas": 0}
+    workload = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "still"}, "spec": spec}
+    ground.dana.create(inside(mine, "deployments", "apis/apps/v1"), workload).ok()
+    path = inside(mine, "deployments/still/status", "apis/apps/v1")
+
+    answer = ground.dana.merge(path, {"metadata": {"finalizers": ["example.com/never"]}})
+
+    assert answer.status == 403 or not answer.ok()["metadata"].get("finalizers"), answer
+
+
+def test_operators_and_the_api_server_put_on_their_finalizers(ground: Ground, mine: str) -> None:
+    plain = config_map(mine, "operated")
+    path = inside(mine, "configmaps/operated")
+    ground.dana.create(inside(mine, "configmaps"), plain).ok()
+
+    ground.strong.merge(path, {"metadata": {"finalizers": ["operator.example.com/clean"]}}).ok()
+    ground.dana.merge(path, label(team="payments")).ok()
+    ground.dana.delete(path, propagationPolicy="Foreground").ok()
+    ground.strong.merge(path, {"metadata": {"finalizers": None}}).ok()
 
 
 def test_services_lead_to_those_of_a_base(ground: Ground, mine: str) -> None:

@@ -178,6 +178,19 @@ def test_a_pattern_that_is_none_is_refused_when_it_is_rendered() -> None:
     assert "error parsing regexp" in done.stderr
 
 
+def test_where_services_of_other_namespaces_may_be_reached_is_the_platforms_to_say() -> None:
+    def services(*arguments: str) -> str:
+        made = render(*arguments)
+        return next(
+            json.dumps(d) for d in made if d["metadata"]["name"] == "sandbox-services" and "Policy" in d["kind"]
+        )
+
+    assert "admission.externalNames" not in services()
+    assert '[\\"^qa-\\"].exists(' in services("--set", "admission.externalNames={^qa-}")
+    done = helm(None, "template", "sandbox", str(CHART), *_SYSTEM, "--set", "admission.externalNames={(}")
+    assert "error parsing regexp" in done.stderr
+
+
 def test_a_profile_is_taken_away_and_one_without_a_network_policy_asks_for_none() -> None:
     without = render("--set", "profiles.large=null", "--set", "profiles.small.network=open")
 

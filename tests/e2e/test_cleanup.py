@@ -36,6 +36,7 @@ from sandbox.model.errors import OperationFailed
 from sandbox.model.objects import ObjectRef
 from sandbox.model.sandbox import Sandbox
 from sandbox.project.platform import Limits
+from sandbox.project.quotas import QuotaProfile
 from tests.conftest import kubectl
 from tests.e2e.bounded import until
 from tests.e2e.faulty import Fault, faulty
@@ -752,19 +753,36 @@ async def test_without_a_record_it_goes_where_admission_says_what_a_sandbox_is(g
 # -- limits, periods, several clusters --------------------------------------------------------------------------
 
 
+PROFILE = QuotaProfile.model_validate(
+    {
+        "apiVersion": "sandbox.dev/v1",
+        "kind": "QuotaProfile",
+        "name": "tiny",
+        "resourceQuota": {"pods": "1"},
+        "maxPerOwner": 1,
+        "maxPerProject": 2,
+    }
+)
+
+
 async def test_who_has_more_than_the_platform_allows_is_flagged(group: Group) -> None:
     for number in range(3):
-        await asyncio.to_thread(group.make, group.name(number), 8 * HOUR)
+        tiny = {labels.QUOTA_PROFILE: "tiny"}
+        await asyncio.to_thread(group.make, group.name(number), 8 * HOUR, annotations=tiny)
     await asyncio.to_thread(group.make, group.name("erin"), 8 * HOUR, owner="erin@example.com")
     told: list[Line] = []
     async with Cluster.connect(group.cluster.context, group.cluster.kubeconfig) as connection:
         limits = Limits(sandboxes_per_owner=2, sandboxes_per_project=4)
-        pass_ = Sweep(connection, policy(group, limits=limits), told.append)
+        profiles = {"tiny": PROFILE}
+        pass_ = Sweep(connection, policy(group, limits=limits, profiles=profiles), told.append)
         await pass_.act(await pass_.look())
 
-    (line,) = [line for line in told if line.action is Action.FLAGGED]
+    line, *of_profile = [line for line in told if line.action is Action.FLAGGED]
     assert "dana@example.com has 3 sandboxes, 2 are allowed" in line.why
     assert group.name(0) in line.why
+    assert [line.why.partition(":")[0] for line in of_profile] == ["quota profile tiny"] * 2
+    assert "owner dana@example.com has 3 sandboxes, 1 are allowed" in of_profile[0].why
+    assert f"project {group.project} has 3 sandboxes, 2 are allowed" in of_profile[1].why
 
 
 def free_port() -> int:

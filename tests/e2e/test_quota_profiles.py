@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from sandbox.cluster.providers import ClusterInfo
 from tests.conftest import kubectl
 from tests.e2e.bounded import until
@@ -25,19 +27,20 @@ def _idle_row(tool: Tool, name: str) -> dict[str, Any] | None:
     return next((row for row in rows if row["name"] == name and row["idle"]), None)
 
 
+@pytest.mark.parametrize(("limit", "owner"), [("maxPerOwner", ()), ("maxPerProject", ("--owner", "erin@example.com"))])
 def test_one_sandbox_too_many_is_refused_before_anything_is_built(
-    tool: Tool, project: GitProject, space: Namespace, cluster: ClusterInfo
+    tool: Tool, project: GitProject, space: Namespace, cluster: ClusterInfo, limit: str, owner: tuple[str, ...]
 ) -> None:
     # Its own name: sandboxes of other tests do not count.
     mine = f"p-{project.name}"
-    write_profile(project, profile(mine, {"pods": "1", "configmaps": "5"}, maxPerOwner=1))
+    write_profile(project, profile(mine, {"pods": "1", "configmaps": "5"}, **{limit: 1}))
     project.declare({"web": project.manifests("web", config_map("web", text="x"))}, defaults={"quota": mine})
     project.commit()
     tool.up(project).ok()
     # Again, it is not one more.
     tool.up(project).ok()
 
-    more = tool.run("up", "--name", f"{project.name}-2", cwd=project.folder)
+    more = tool.run("up", "--name", f"{project.name}-2", *owner, cwd=project.folder)
 
     more.failed(4, f"may have 1 sandbox of the quota profile {mine}", project.name, f"sandbox down {project.name}")
     assert "Resolve images" not in more.err
