@@ -228,11 +228,17 @@ def _plugin_expiry(status: Mapping[str, Any]) -> float | None:
 
 
 async def _auth_provider_header(access: Access) -> str:
-    # 0.6 s of import, for a form that client-go keeps only for OIDC.
-    from kubernetes.aio.client import Configuration
-    from kubernetes.aio.config.kube_config import KubeConfigLoader
-
     name = access.user["auth-provider"].get("name")
+    try:
+        # 0.6 s of import, for a form that client-go keeps only for OIDC.
+        from kubernetes.aio.client import Configuration
+        from kubernetes.aio.config.kube_config import KubeConfigLoader
+    except ModuleNotFoundError:
+        raise Unreachable(
+            f"the kubeconfig's auth-provider {name!r} cannot be used here",
+            why="the Python package kubernetes is not installed; the image of sandbox leaves it out",
+            hint="use a kubeconfig with a token, a certificate or a credential plugin (exec)",
+        ) from None
     try:
         loader = KubeConfigLoader(dict(access.document), active_context=access.context, config_base_path="")  # type: ignore[no-untyped-call]
         configuration = Configuration()

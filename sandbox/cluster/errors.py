@@ -113,6 +113,7 @@ _HINTS: Mapping[type[SandboxError], str] = {
 }
 
 _ADMISSION_DENIAL = re.compile(r"ValidatingAdmissionPolicy '|admission webhook .* denied the request")
+_RULE = "that is a rule of this cluster and no missing right: ask for something else, or whoever runs the cluster"
 _SECRET_PATH = re.compile(r"/secrets(?:/|$|\?)")
 # Field errors repeat the value that they refuse: `data[x]: Invalid value: "hunter2": …`.
 _QUOTED_VALUE = re.compile(r'((?:Invalid|Unsupported|Duplicate) value:\s*)(?:"(?:[^"\\]|\\.)*"|\S+)')
@@ -139,12 +140,16 @@ def from_response(status: int, body: bytes, *, method: str, path: str, retry_aft
     return kind(
         f"cannot {describe(method, path)}",
         why=message,
-        hint=next((_HINTS[base] for base in kind.__mro__ if base in _HINTS), ""),
+        hint=_RULE if _ADMISSION_DENIAL.search(message) else _hint(kind),
         status=status,
         reason=reason,
         causes=causes,
         retry_after=_seconds(retry_after, details or {}),
     )
+
+
+def _hint(kind: type[FromServer]) -> str:
+    return next((_HINTS[base] for base in kind.__mro__ if base in _HINTS), "")
 
 
 def hide_values(message: str) -> str:

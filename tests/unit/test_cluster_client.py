@@ -445,6 +445,16 @@ async def test_an_oidc_token_that_ended_and_cannot_be_renewed_is_said(served: An
     assert "refresh-token" in caught.value.why
 
 
+async def test_where_the_package_for_it_is_left_out_that_is_said(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the image of the clean-up."""
+    monkeypatch.setitem(sys.modules, "kubernetes.aio.client", None)
+    user = {"auth-provider": {"name": "oidc", "config": {"id-token": jwt(3600), "client-id": "c"}}}
+    async with await served(Script(fine), user=user) as cluster:
+        with pytest.raises(Unreachable, match="cannot be used here") as caught:
+            await cluster.version()
+    assert "kubernetes is not installed" in caught.value.why
+
+
 # -- watches
 
 

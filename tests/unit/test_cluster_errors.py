@@ -61,6 +61,18 @@ def test_the_kind_of_error_follows_status_reason_and_message(
     assert error.status == code
 
 
+def test_a_rule_of_the_cluster_is_not_told_as_a_missing_right() -> None:
+    denied, rightless = (
+        errors.from_response(403, answer(403, "Forbidden", text), method="POST", path="/api/v1/namespaces")
+        for text in (POLICY, 'User "dana" cannot create resource "namespaces"')
+    )
+    assert "rule of this cluster" in denied.hint
+    assert "ask for the right" in rightless.hint
+    assert isinstance(denied, errors.Forbidden)
+    assert isinstance(rightless, errors.Forbidden)
+    assert (denied.is_about_rights, rightless.is_about_rights) == (False, True)
+
+
 def test_bases_let_callers_catch_by_meaning() -> None:
     assert issubclass(errors.QuotaExceeded, Refused)
     assert issubclass(errors.ServerUnavailable, Unreachable)
