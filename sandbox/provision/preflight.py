@@ -47,8 +47,8 @@ async def check(cluster: Cluster, plan: Plan) -> Checked:
     manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
     await _check_scope(cluster, plan, manifests)
     if not plan.shared:
-        _check_kinds(manifests, plan.profile)
-        _check_priority(manifests, plan.profile)
+        check_kinds(manifests, plan.profile)
+        check_priority(manifests, plan.profile)
         check_pod_security(manifests, plan.profile.pod_security)
     warnings = await _check_references(cluster, plan)
     if plan.shared:
@@ -132,7 +132,7 @@ def full_kind(manifest: Manifest) -> str:
     return f"{manifest['kind']}.{group}" if group else str(manifest["kind"])
 
 
-def _check_kinds(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:
+def check_kinds(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:
     """Refuse kinds that the profile does not let in, and guardrails of a service's own."""
     refused = [
         f"{service}: {ObjectRef.of(manifest)}"
@@ -155,7 +155,7 @@ def _is_permitted(kind: str, profile: QuotaProfile) -> bool:
     return not profile.allowed_kinds or kind in (*profile.allowed_kinds, *profile.allowed_cluster_scoped)
 
 
-def _check_priority(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:
+def check_priority(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfile) -> None:
     """Refuse pods that name another PriorityClass than the profile's."""
     if profile.priority_class_name is None:
         return

@@ -25,7 +25,7 @@ from tests.e2e.people import Answer, Manifest, Person, by_certificate, by_token
 
 CHART = Path(__file__).parents[2] / "charts" / "sandbox"
 DOMAIN = "sandbox.example.com"
-# The profiles that are shipped, and one that forbids what a profile can forbid.
+# The profiles that are shipped, one that forbids what a profile can forbid, and one that allows little.
 VALUES: Manifest = {
     "profiles": {
         "tight": {
@@ -55,6 +55,11 @@ VALUES: Manifest = {
             ],
             "priorityClassName": "sandboxes",
             "forbiddenKinds": ["DaemonSet.apps", "Pod"],
+        },
+        "narrow": {
+            "resourceQuota": {"pods": 4, "configmaps": "9"},
+            "limitRange": [{"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}],
+            "allowedKinds": ["Service"],
         },
     },
     "access": {

@@ -998,6 +998,19 @@ def test_kinds_that_a_profile_forbids_are_not_brought(ground: Ground, tight: str
     ground.dana.create(path, daemon).refused("does not allow a DaemonSet.apps")
 
 
+def test_kinds_that_a_profile_does_not_allow_are_not_brought(ground: Ground) -> None:
+    name = ground.sandbox(ground.dana, "narrow")
+    ground.dana.create(inside(name, "services"), service(name, "web")).ok()
+    # What sandboxes are made of needs no word.
+    ground.dana.create(inside(name, "configmaps"), config_map(name, "release")).ok()
+
+    ground.dana.create(inside(name, "persistentvolumeclaims"), claim("x")).refused(
+        "does not allow a PersistentVolumeCl"
+    )
+    workload = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "bad"}, "spec": deployment()}
+    ground.dana.create(inside(name, "deployments", "apis/apps/v1"), workload).refused("narrow does not allow a Deploy")
+
+
 def test_what_is_over_the_quota_is_not_made(ground: Ground, tight: str) -> None:
     over = claim("big")
     over["spec"]["resources"]["requests"]["storage"] = "5Gi"
@@ -1200,7 +1213,7 @@ def test_doctor_says_what_the_platform_decided(
     ended = run_as(ground.dana).run("doctor", "-o", "json", cwd=project.folder)
 
     checks = {check["name"]: check for check in ended.data}
-    assert "quota profiles large, medium, small, tight" in checks["platform configuration"]["detail"]
+    assert "quota profiles large, medium, narrow, small, tight" in checks["platform configuration"]["detail"]
     assert "of the platform" in checks["quota profiles"]["detail"]
     assert checks["may: have sandboxes"]["status"] == "ok"
     assert {name for name, check in checks.items() if check["status"] == "fail"} <= {"builder", "registry"}

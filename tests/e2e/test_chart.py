@@ -178,6 +178,31 @@ def test_a_pattern_that_is_none_is_refused_when_it_is_rendered() -> None:
     assert "error parsing regexp" in done.stderr
 
 
+def test_the_clean_up_is_not_tried_again_and_has_no_rights_on_its_node() -> None:
+    job = next(found for found in render() if found["kind"] == "CronJob")["spec"]
+
+    assert job["concurrencyPolicy"] == "Forbid"
+    run = job["jobTemplate"]["spec"]
+    # Leftovers are no failure that trying again would mend; the condition names the exit code.
+    assert run["backoffLimit"] == 0
+    (rule,) = run["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["operator"], rule["onExitCodes"]["values"]) == ("FailJob", "NotIn", [0])
+    pod = run["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_locks_stay_in_the_cluster_only_where_no_store_is_named() -> None:
+    assert named(render(), "Namespace") == {"sandbox-locks"}
+    assert named(render("--set", "captureStore=s3://captures"), "Namespace") == set()
+    assert named(render("--set", "cleanup.enabled=false"), "Namespace") == set()
+
+
 def test_where_services_of_other_namespaces_may_be_reached_is_the_platforms_to_say() -> None:
     def services(*arguments: str) -> str:
         made = render(*arguments)

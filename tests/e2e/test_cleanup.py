@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -103,17 +103,21 @@ def let_go(group: Group, name: str) -> None:
 
 def test_only_what_has_expired_is_deleted(tool: Tool, group: Group) -> None:
     tomorrow, yesterday = (to_rfc3339(datetime.now(UTC) + days * 24 * HOUR) for days in (1, -1))
-    berlin = (datetime.now(UTC) + HOUR).strftime("%Y-%m-%dT%H:%M:%S+00:00").replace("+00:00", "Z")
+    # In an hour, written as clocks there show it: read without its zone, it would have passed.
+    honolulu = (datetime.now(UTC) + HOUR).astimezone(timezone(-10 * HOUR)).isoformat(timespec="seconds")
+    # An hour ago, although its digits are of tomorrow.
+    auckland = (datetime.now(UTC) - HOUR).astimezone(timezone(13 * HOUR)).isoformat(timespec="seconds")
     expired = group.name("expired")
     group.make(expired, -HOUR)
     group.make(group.name("pin-over"), -HOUR, annotations={labels.PINNED_UNTIL: yesterday})
     group.make(group.name("past-latest"), HOUR, annotations={labels.MAX_EXPIRES_AT: yesterday})
     group.make(group.name("killed-up"), -HOUR, annotations={labels.PHASE: "Provisioning"}, record=False)
     group.make(group.name("for-erin"), -HOUR, owner="erin@example.com", annotations={labels.CREATED_BY: "ci"})
+    group.make(group.name("zone-over"), None, annotations={labels.EXPIRES_AT: auckland})
     due = group.alive()
     group.make(group.name("alive"), 8 * HOUR)
     group.make(group.name("pinned"), -HOUR, annotations={labels.PINNED_UNTIL: tomorrow})
-    group.make(group.name("zone"), None, annotations={labels.EXPIRES_AT: berlin})
+    group.make(group.name("zone"), None, annotations={labels.EXPIRES_AT: honolulu})
 
     dry = sweep(tool, group, "--dry-run").failed(3)
     assert names(dry, "would-delete") == due

@@ -196,6 +196,8 @@ def test_options_that_contradict_each_other_are_refused(tool: Tool, project: Git
     tool.up(declared(project), "--lock", str(lock), "--base", "qa").failed(2, "--lock")
     tool.up(project, "--dirty", "--ref", "main").failed(2, "--dirty")
     tool.up(project, "--ttl", "soon").failed(2, "soon")
+    for text in ("0", "0h", "100y", "-8h", "10s"):
+        tool.up(project, f"--ttl={text}").failed(2)
     tool.up(project, "--ttl", "90d").failed(4, "3d")
     tool.up(project, "--quota", "smal").failed(2, "smal", "small", "medium", "large")
 

@@ -67,3 +67,16 @@ def test_its_schema_refuses(bad: dict[str, Any]) -> None:
 def test_no_pattern_of_its_schema_looks_ahead() -> None:
     """Helm checks patterns with Go's regular expressions."""
     assert "(?=" not in (CHART / "values.schema.json").read_text()
+
+
+def test_its_readme_names_every_value() -> None:
+    text = (CHART / "README.md").read_text()
+    keys = [f"{key}.{inner}" if isinstance(value, dict) and key in _GROUPS else key for key, value in VALUES.items()
+            for inner in (value if isinstance(value, dict) and key in _GROUPS else ("",))]  # fmt: skip
+
+    assert len(keys) > 20
+    # Several of one group may share a row, the later ones without their group.
+    assert [key for key in keys if f"`{key}" not in text and f"`{key.rpartition('.')[2]}`" not in text] == []
+
+
+_GROUPS = ("images", "access", "admission", "cleanup")
