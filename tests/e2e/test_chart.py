@@ -297,7 +297,9 @@ def test_the_clean_up_fires_and_deletes_what_has_expired_and_nothing_else(instal
     # What it says to people comes between, from standard error.
     written = kubectl(info, "logs", *_SYSTEM, pod["metadata"]["name"]).splitlines()
     lines = [json.loads(line) for line in written if line.startswith("{")]
-    assert [line for line in lines if line["action"] == "deleted" and over in line.values()]
+    (deleted,) = [line for line in lines if line["action"] == "deleted" and over in line.values()]
+    kept = kubectl(info, "get", "configmaps", "--namespace", "sandbox-locks", "-o", "name").split()
+    assert deleted["lock"].replace("configmap://sandbox-locks/", "configmap/") in kept
     job = json.loads(kubectl(info, "get", "job", *_SYSTEM, pod["metadata"]["ownerReferences"][0]["name"], "-o", "json"))
     assert job["metadata"]["ownerReferences"][0]["kind"] == "CronJob"
     container = pod["spec"]["containers"][0]
@@ -313,6 +315,8 @@ def test_the_clean_up_fires_and_deletes_what_has_expired_and_nothing_else(instal
         ("yes", "delete", "namespaces"),
         ("yes", "create", "events"),
         ("yes", "get", "configmaps/sandbox-record"),
+        ("yes", "get", "leases.coordination.k8s.io/sandbox-deploy"),
+        ("no", "get", "leases.coordination.k8s.io/other"),
         ("no", "get", "configmaps/settings"),
         ("no", "list", "configmaps"),
         ("no", "get", "secrets"),
