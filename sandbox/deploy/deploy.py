@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.lease import deployment_lease
-from sandbox.deploy import adoption, namespace, recovery
+from sandbox.deploy import adoption, migrations, namespace, recovery
 from sandbox.deploy.command import run_test
 from sandbox.deploy.context import Context
 from sandbox.deploy.planning import Planned, make_plan, unmet_needs, with_records
@@ -161,13 +161,15 @@ async def _change(context: Context, planned: Planned, made: Manifest, report: Re
     plan = planned.plan
     broken = await not_running(context.cluster, plan)
     services = {name: service for name, service in plan.services.items() if name in plan.changed or name in broken}
+    saved = await migrations.save(context, planned, services)
     await context.planner.copy_pull_secret(context.namespace)
     record = await steps.begin_record(context.cluster, plan, made["metadata"]["uid"])
     try:
         deployed = await _until_tested(context, plan, services, record)
         record = await steps.end_record(context.place(), plan, record, deployed)
     except SandboxError as error:
-        return await _recover(context, planned, record, error, report)
+        return await _recover(context, planned, record, saved, error, report)
+    migrations.forget(saved)
     return replace(report, outcome="deployed", record=record.number, services=_ends(plan, deployed))
 
 
@@ -193,12 +195,21 @@ async def _until_tested(
     return deployed
 
 
-async def _recover(context: Context, planned: Planned, record: Record, error: SandboxError, report: Report) -> Report:
+async def _recover(
+    context: Context,
+    planned: Planned,
+    record: Record,
+    saved: migrations.Saved | None,
+    error: SandboxError,
+    report: Report,
+) -> Report:
     """Capture, then roll back, then say how that ended."""
     context.reporter.warn(f"{error.what}: capturing, then rolling back")
     failed = await _noted(context, record, error)
     captured = await recovery.take_capture(context, error, planned.sources.project.fixtures)
-    back = await recovery.roll_back(context, planned.plan.before, failed, context.begun)
+    back = await recovery.roll_back(context, planned, failed, saved)
+    if back.complete:
+        migrations.forget(saved)
     look, reproduce = commands(
         captured,
         named_store=_must_be_named(context, captured),
@@ -214,6 +225,7 @@ async def _recover(context: Context, planned: Planned, record: Record, error: Sa
         services=(*back.services, *kept),
         failure=Failure.of(error),
         capture=captured,
+        lost=tuple(back.lost),
         look=look,
         reproduce=reproduce,
     )

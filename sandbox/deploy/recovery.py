@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.capture.capture import Options, capture
+from sandbox.deploy import migrations
 from sandbox.deploy.context import Context
+from sandbox.deploy.planning import Planned
 from sandbox.deploy.report import Captured, ServiceEnd
 from sandbox.model.errors import SandboxError
 from sandbox.model.failure import Finding, NotReady
@@ -29,6 +31,7 @@ class RolledBack:
 
     Attributes:
         record: the newest one now.
+        lost: rows and keys that a restore took away.
         back_at: the record whose deployment is there again; None where there was none before, or it is not complete.
     """
 
@@ -36,6 +39,7 @@ class RolledBack:
     back_at: int | None
     complete: bool
     services: list[ServiceEnd] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
 
 async def take_capture(context: Context, error: SandboxError, declared: Fixtures) -> Captured:
@@ -83,27 +87,37 @@ def findings_of(error: SandboxError) -> list[Finding]:
     return [Finding(reason="DeploymentFailed", message=f"{error.what}\n{error.why}".strip(), object="deployment")]
 
 
-async def roll_back(context: Context, before: Sequence[Record], failed: Record, names: Collection[str]) -> RolledBack:
+async def roll_back(context: Context, planned: Planned, failed: Record, saved: migrations.Saved | None) -> RolledBack:
     """Bring the changed services back to the last record that was deployed, and wait until they are ready.
 
     Args:
-        before: the records before this deployment, oldest first.
-        failed: this deployment's own.
-        names: the services that it changed; all others are left alone.
+        failed: this deployment's own record.
+        saved: what stores held before it.
     """
-    place = context.place()
-    good = records.last_deployed(before)
+    place, names = context.place(), context.begun
+    good = records.last_deployed(planned.plan.before)
     wanted = good.services if good else {}
+    lost: list[str] = []
+
+    async def step_back(name: str) -> None:
+        if name in planned.plan.services and name in wanted:
+            spec = planned.plan.services[name].spec
+            await migrations.step_back(context, name, spec, failed.services[name], wanted[name])
+
     title = f"Roll back to record {good.number}" if good else "Remove what was deployed"
     try:
         with context.reporter.step(title):
-            restored = await restore_services(place, failed.services, wanted, names)
+            restored = await restore_services(place, failed.services, wanted, names, before_each=step_back)
+            if saved is not None:
+                # After the code: what starts anew would migrate again. Before it is waited for: it may need its data.
+                lost = await migrations.restore(context, planned.sources.project.fixtures, saved, names, restored)
             await _wait(place, restored)
     except SandboxError as error:
         restored = Restored(failures=dict.fromkeys(names, str(error)))
     ends = ends_of(restored, failed.services, names)
     record = await _write_down(context, failed, good, restored, names)
-    return RolledBack(record, good.number if good and not restored.failures else None, not restored.failures, ends)
+    back_at = good.number if good and not restored.failures else None
+    return RolledBack(record, back_at, not restored.failures, ends, lost)
 
 
 async def _wait(place: Place, restored: Restored) -> None:

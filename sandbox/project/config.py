@@ -346,6 +346,41 @@ class Hooks(ConfigModel):
     """After the service is ready."""
 
 
+class MigrationDown(ConfigModel):
+    """The step back of a migration: a Job with image, variables and volumes of the service's own container."""
+
+    command: tuple[str, ...] = Field(min_length=1)
+    """Program and arguments. It must end well, too, where there is nothing to take back."""
+    version: Literal["failed", "previous"] = "failed"
+    """Whose image it runs in: `failed` brings the newest steps; `previous` is what is gone back to."""
+    container: Text | None = None
+    """Container of the service's workload; its first where not given."""
+    timeout: Duration = "5m"
+    """How long it may take."""
+
+
+class Migrations(ConfigModel):
+    """How `deploy` takes back what the service's migrations did to databases; give one of `down` and `restore`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["down"]}, {"required": ["restore"]}]})
+
+    down: MigrationDown | None = None
+    """A command that steps back."""
+    restore: Literal["fixtures"] | None = None
+    """`fixtures`: what the stores held before the deployment is dumped before its first write, and restored."""
+    stores: tuple[Text, ...] = ()
+    """Which stores `restore` is about, by workload or as `fixtures.stores` names them; where not given, those of
+    the service itself and of the services that it needs."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.down is None) == (self.restore is None):
+            raise ValueError("needs exactly one of down and restore")
+        if self.stores and self.restore is None:
+            raise ValueError("stores belongs to restore")
+        return self
+
+
 class ServiceEnvironment(ConfigModel):
     """What is different for one environment."""
 
@@ -390,6 +425,8 @@ class Service(ConfigModel):
     """What shows that it works."""
     hooks: Hooks = Field(default_factory=Hooks)
     """Commands that run as Jobs around its deployment."""
+    migrations: Migrations | None = None
+    """How a failed `deploy` takes back what the service's migrations did."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

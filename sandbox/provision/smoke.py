@@ -68,13 +68,23 @@ async def run_command(
     Raises:
         NotReady: the Job failed, with its log, or took too long.
     """
-    job = command_job(namespace, service, stage, hook, images)
+    await run_job(
+        cluster, namespace, service, command_job(namespace, service, stage, hook, images), _seconds(hook.timeout)
+    )
+
+
+async def run_job(cluster: Cluster, namespace: str, service: str, job: Manifest, timeout: float) -> None:
+    """Run a Job, in the place of the last one of its name, and wait for its end.
+
+    Raises:
+        NotReady: it failed, with its log, or took too long (seconds).
+    """
     ref = ObjectRef.of(job)
     # A Job's template is immutable: the one of the last run goes first.
     await objects.delete(cluster, ref)
     await gone(cluster, ref, timeout=30.0)
     await objects.apply(cluster, job, namespace=namespace)
-    await wait_ready(cluster, namespace, {service: [job]}, timeout=_seconds(hook.timeout))
+    await wait_ready(cluster, namespace, {service: [job]}, timeout=timeout)
 
 
 def command_job(namespace: str, service: str, stage: str, hook: Hook, images: Sequence[ResolvedImage]) -> Manifest:
@@ -202,7 +212,7 @@ async def _expect(base: str, smoke: HttpSmoke) -> None:
         ):
             body = (await response.content.read(_MOST_BODY)).decode(errors="replace")
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        raise _Unexpected(f"GET {smoke.path}: {error or type(error).__name__}") from error
+        raise _Unexpected(f"GET {smoke.path}: {str(error) or type(error).__name__}") from error
     if response.status != smoke.status:
         raise _Unexpected(f"GET {smoke.path} answered {response.status}, not {smoke.status}: {body[:300].strip()}")
     if smoke.contains and smoke.contains not in body:

@@ -36,9 +36,17 @@ def workspace() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def kept_folder(kind: str, name: str) -> Path:
+    """A folder beside it that stays when the command ends; not made yet."""
+    return _cache() / kind / name
+
+
 def _parent() -> Path:
-    configured = os.environ.get("SANDBOX_CACHE_DIR")
-    return Path(configured or platformdirs.user_cache_dir("sandbox")) / "work"
+    return _cache() / "work"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("SANDBOX_CACHE_DIR") or platformdirs.user_cache_dir("sandbox"))
 
 
 def _remove_leftovers(parent: Path) -> None:

@@ -22,6 +22,7 @@ run() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
 printf '%s' "$POSTGRES_PASSWORD" > /tmp/password; chown postgres /tmp/password
 [ -s "$d/PG_VERSION" ] || run "$b/initdb" -D "$d" -U postgres -N --pwfile=/tmp/password --encoding=UTF8 \\
   --auth-local=trust --auth-host=scram-sha-256 >/dev/null
+grep -q "^host all all all" "$d/pg_hba.conf" || echo "host all all all scram-sha-256" >> "$d/pg_hba.conf"
 exec setpriv --reuid=postgres --regid=postgres --init-groups "$b/postgres" -D "$d" -c listen_addresses='*' -c jit=off \\
   -c fsync=off -c shared_buffers=64MB -c max_wal_size=4GB "$@"
 """
