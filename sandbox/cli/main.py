@@ -53,6 +53,13 @@ COMMANDS: tuple[Entry, ...] = (
         _SHARE,
     ),
     Entry(
+        "promote",
+        "sandbox.cli.commands.deploy",
+        "promote",
+        "Deploy what passed in one environment into the next one; nothing is built.",
+        _SHARE,
+    ),
+    Entry(
         "rollback",
         "sandbox.cli.commands.rollback",
         "rollback",

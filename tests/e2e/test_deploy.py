@@ -42,18 +42,20 @@ class Site:
         self.tool = tool.with_environment(SANDBOX_CAPTURE_STORE=str(folder / "captures"))
         self.space = Namespace(cluster, self.name)
         self.image = image
+        self.next = Namespace(cluster, f"{self.name}-next")
+        self.environments = {ENV: {"namespace": self.name}, "staging": {"namespace": self.next.name}}
         self.web, self.api = GitProject(folder / "one"), GitProject(folder / "two")
 
     def declare_web(self, *args: str, **more: Manifest) -> None:
         chart = self.web.chart("web", CHART.format(name="web", image=self.image), values={"args": list(args)})
-        self.web.declare({"web": {**chart, **more}}, environments={ENV: {"namespace": self.name}})
+        self.web.declare({"web": {**chart, **more}}, environments=self.environments)
         self.web.commit()
 
     def declare_api(self, greeting: str, *args: str, **more: Manifest) -> None:
         live = deployment("api", self.image, *(args or ("serve", "8080")))
         spec = self.api.manifests("api", live, service("api"), config_map("api-words", greeting=greeting))
         declared = {"api": {**spec, "ports": {"http": 8080}, **more}}
-        self.api.declare(declared, environments={ENV: {"namespace": self.name}})
+        self.api.declare(declared, environments=self.environments)
         self.api.commit()
 
     def deploy(self, project: GitProject, *arguments: str) -> Ended:
@@ -82,7 +84,7 @@ def site(
     made.deploy(made.web).ok()
     made.deploy(made.api).ok()
     yield made
-    kubectl(cluster, "delete", "namespace", made.name, "--wait=false")
+    kubectl(cluster, "delete", "namespace", made.name, made.next.name, "--wait=false", "--ignore-not-found")
 
 
 def test_each_repository_deploys_its_own_services_into_a_namespace_that_is_no_sandbox(site: Site) -> None:
@@ -178,7 +180,7 @@ def test_a_first_deployment_that_fails_is_removed_again(site: Site) -> None:
     site.declare_api("hello")
     broken = site.api.manifests("extra", deployment("extra", site.image, "crash", "no first time"))
     declared = {"extra": broken}
-    site.api.declare(declared, environments={ENV: {"namespace": site.name}})
+    site.api.declare(declared, environments=site.environments)
     site.api.commit()
 
     ended = site.deploy(site.api, "--only", "extra")
@@ -219,7 +221,7 @@ def test_what_others_deployed_is_refused_and_taken_over_with_adopt(
     new = project.manifests(
         "found", deployment("found", site.image, "crash", "after all"), config_map("found", colour="blue")
     )
-    project.declare({"found": new}, environments={ENV: {"namespace": site.name}})
+    project.declare({"found": new}, environments=site.environments)
     project.commit()
 
     site.deploy(project).failed(4, "configmap/found", "deployment.apps/found", "--adopt")
@@ -227,3 +229,48 @@ def test_what_others_deployed_is_refused_and_taken_over_with_adopt(
 
     assert site.space.get("configmap", "found")["data"] == {"colour": "red"}
     assert site.args("found") == ["sleep"]
+
+
+def test_what_a_killed_deployment_left_is_said_and_the_next_one_goes_on(site: Site) -> None:
+    never = {"exec": {"command": ["/probe", "crash", "not yet"]}}
+    slow = site.api.manifests("api", deployment("api", site.image, "serve", "8080", readinessProbe=never))
+    site.api.declare({"api": slow}, environments=site.environments)
+    site.api.commit()
+    running = site.tool.start("deploy", ENV, "-v", cwd=site.api.folder)
+    running.read_until("Deploy api")
+    running.kill()
+
+    site.declare_api("hello")
+    ended = site.deploy(site.api).ok()
+
+    assert "did not come through: interrupted; half deployed are api" in ended.err
+    assert site.space.get("deployment", "api")["status"]["readyReplicas"] == 1
+    assert site.greeting() == "hello"
+
+
+def test_what_passed_goes_to_the_next_environment_and_nothing_else_does(site: Site) -> None:
+    ended = site.tool.run("promote", ENV, "staging", "-o", "json", cwd=site.api.folder).ok()
+
+    assert [(s["name"], s["action"]) for s in ended.data["services"]] == [("api", "created")]
+    assert site.next.names("deployments") == {"api"}
+    assert site.next.get("configmap", "api-words")["data"] == {"greeting": "hello"}
+
+
+def test_rights_inside_of_the_namespace_are_enough(site: Site, cluster: ClusterInfo, tmp_path: Path) -> None:
+    """As docs/deploy.md has it: the ClusterRole `admin`, bound in the namespace."""
+    site.space.kubectl("create", "serviceaccount", "ci")
+    site.space.kubectl("create", "rolebinding", "ci", "--clusterrole=admin", f"--serviceaccount={site.name}:ci")
+    token = site.space.kubectl("create", "token", "ci").strip()
+    known = yaml.safe_load(cluster.kubeconfig.read_text())
+    for user in known["users"]:
+        user["user"] = {"token": token}
+    config = tmp_path / "kubeconfig"
+    config.write_text(yaml.safe_dump(known))
+    site.declare_api("hello from ci")
+
+    ended = site.tool.with_environment(KUBECONFIG=str(config)).run("deploy", ENV, cwd=site.api.folder).ok()
+    site.declare_api("hello")
+
+    assert "record" in ended.err
+    assert site.greeting() == "hello from ci"
+    site.deploy(site.api).ok()

@@ -47,7 +47,9 @@ class Shop:
             "db": self.project.manifests("db", _kept(postgres("db", self.image)), service("db", 5432)),
             "cache": self.project.manifests("cache", _kept(redis("cache", self.image)), service("cache", 6379)),
         }
-        variables = [{"name": name, "value": value} for name, value in {"PGPASSWORD": PASSWORD, "MIGRATION": sql, **env}.items()]
+        variables = [
+            {"name": name, "value": value} for name, value in {"PGPASSWORD": PASSWORD, "MIGRATION": sql, **env}.items()
+        ]
         ready = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
         page = deployment("page", self.image, command=["python3", "-c", PAGE], env=variables, readinessProbe=ready)
         # As the migrations of real services do: a Service leads nowhere for a moment after its pod is ready.

@@ -32,6 +32,11 @@ Command = Annotated[
     ),
 ]
 
+Adopt = Annotated[
+    bool,
+    typer.Option("--adopt", help="Take over what plain Helm or kubectl deployed there; a rollback restores it."),
+]
+
 
 @dataclass(frozen=True)
 class Care:
@@ -122,10 +127,7 @@ def deploy(
         str | None,
         typer.Option("--registry", metavar="HOST/PATH", help="Where built images go; default: from settings."),
     ] = None,
-    adopt: Annotated[
-        bool,
-        typer.Option("--adopt", help="Take over what plain Helm or kubectl deployed there; a rollback restores it."),
-    ] = False,
+    adopt: Adopt = False,
     allow_cluster_scoped: Annotated[
         bool, typer.Option("--allow-cluster-scoped", help="Allow cluster-scoped objects that the project permits.")
     ] = False,
@@ -155,6 +157,49 @@ def deploy(
         dry_run=dry_run,
     )
     _run(common, care, environment, request, command or (), adopt=adopt, output_format=output_format)
+
+
+def promote(
+    common: Common,
+    care: Care,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Environment where it passed.")],
+    environment: Annotated[str, typer.Argument(metavar="TO", help="Environment that it goes to.")],
+    command: Command = None,
+    adopt: Adopt = False,
+    dry_run: DryRun = False,
+    output_format: Output = Format.TABLE,
+) -> None:
+    """Deploy what passed in one environment into the next one; nothing is built.
+
+    The same commits and image digests, with the values of TO. It is tested, captured and rolled back as by `deploy`.
+    """
+    from sandbox.cli.reporter import reporter
+    from sandbox.cli.run import run
+    from sandbox.deploy.promote import passed_lock, write
+    from sandbox.model.errors import InvalidInput
+    from sandbox.provision.request import UpRequest
+    from sandbox.provision.workspace import workspace
+
+    if source == environment:
+        raise InvalidInput(f"{source} has it already", hint="name the environment that it goes to")
+    with workspace() as folder:
+        with reporter(verbose=common.verbose) as talk:
+            place, repository = run(_source(common, source))
+            lock = run(passed_lock(place, repository, talk))
+        request = UpRequest(
+            folder=Path.cwd(), env=environment, lock=write(lock, folder), dry_run=dry_run, rebuild=False
+        )
+        _run(common, care, environment, request, command or (), adopt=adopt, output_format=output_format)
+
+
+async def _source(common: Common, name: str) -> tuple[EnvironmentPlace, str]:
+    """An environment of the current folder's project, and the address of its repository."""
+    from sandbox.provision.environment import find_environment
+    from sandbox.source import git
+    from sandbox.source.command import in_thread
+
+    place = await find_environment(common.target(), name)
+    return place, (await in_thread(git.resolve, Path.cwd(), None)).repo
 
 
 def _lock(given: str | None) -> Path | str | None:
