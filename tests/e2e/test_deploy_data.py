@@ -18,14 +18,16 @@ PAGE = """
 import os, sys
 if "CRASH" in os.environ: sys.exit("cannot start: " + os.environ["CRASH"])
 import http.server, psycopg2, redis
+def overview():
+    with psycopg2.connect(host="db", user="postgres", dbname="shop", connect_timeout=20) as connection:
+        rows = connection.cursor()
+        rows.execute("SELECT count(*), sum(total) FROM orders")
+        return f"{rows.fetchone()} {redis.Redis('cache', password=os.environ['PGPASSWORD']).get('cart')}"
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        with psycopg2.connect(host="db", user="postgres", dbname="shop", connect_timeout=5) as connection:
-            rows = connection.cursor()
-            rows.execute("SELECT count(*), sum(total) FROM orders")
-            found = rows.fetchone()
-        cart = redis.Redis("cache", password=os.environ["PGPASSWORD"]).get("cart")
-        self.send_response(200); self.end_headers(); self.wfile.write(f"{found} {cart}".encode())
+        try: code, body = 200, overview()
+        except Exception as error: code, body = 500, repr(error)
+        self.send_response(code); self.end_headers(); self.wfile.write(body.encode())
     def log_message(self, *words): pass
 http.server.ThreadingHTTPServer(("", 8080), Page).serve_forever()
 """
@@ -86,7 +88,10 @@ class Shop:
 
     def page(self) -> str:
         """What the page answers, asked from within."""
-        ask = "import urllib.request as r; print(r.urlopen('http://page:8080', timeout=20).read().decode())"
+        ask = (
+            "import http.client as h; c = h.HTTPConnection('page', 8080, timeout=30); c.request('GET', '/');"
+            " print(c.getresponse().read().decode())"
+        )
         return self.within("deployment/page", "python3", "-c", ask)
 
     def headline(self, ended: Ended) -> str:
