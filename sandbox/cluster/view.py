@@ -28,6 +28,8 @@ class NamespaceView:
         self._objects: dict[_Kind, dict[str, Manifest]] = {}
         self._watches: dict[_Kind, asyncio.Task[None]] = {}
         self._synced: dict[_Kind, asyncio.Event] = {}
+        self._lists: dict[_Kind, asyncio.Task[None]] = {}
+        self._next_lists: dict[_Kind, asyncio.Task[None]] = {}
         self._deleted: set[str] = set()
         self._change = asyncio.Event()
         self.revision = 0
@@ -47,8 +49,7 @@ class NamespaceView:
             return
         await self._until_synced(key)
         # The watch may lag behind what its new follower just applied: what that wrote must not look older than it is.
-        async for item in objects.list_(self._cluster, api_version, kind, self._namespace):
-            self._take(key, item)
+        await self._list_again(key)
 
     def of(self, api_version: str, kind: str) -> Iterator[Manifest]:
         """All objects of a kind that is followed; none of any other."""
@@ -73,10 +74,11 @@ class NamespaceView:
                 task.result()
 
     async def close(self) -> None:
-        """End all watches."""
-        for task in self._watches.values():
+        """End all watches and lists."""
+        tasks = (*self._watches.values(), *self._lists.values(), *self._next_lists.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._watches.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _until_synced(self, key: _Kind) -> None:
         watch = self._watches[key]
@@ -90,6 +92,22 @@ class NamespaceView:
             if self._watches.get(key) is watch:
                 del self._watches[key]
             watch.result()
+
+    async def _list_again(self, key: _Kind) -> None:
+        """List a kind once more; whoever asks while a list is under way shares the next one with all who do."""
+        following = self._next_lists.get(key)
+        if following is None:
+            following = asyncio.create_task(self._list_after(key, self._lists.get(key)))
+            self._next_lists[key] = following
+        # Shielded: one of several waiting being cancelled must not cancel the list for all.
+        await asyncio.shield(following)
+
+    async def _list_after(self, key: _Kind, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait((before,))
+        self._lists[key] = self._next_lists.pop(key)
+        async for item in objects.list_(self._cluster, *key, self._namespace):
+            self._take(key, item)
 
     async def _watch(self, key: _Kind) -> None:
         async for event, item in objects.watch(self._cluster, *key, self._namespace):
