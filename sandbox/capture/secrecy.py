@@ -18,7 +18,7 @@ import hmac
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -39,6 +39,17 @@ _NAME = re.compile(r"[a-z][a-z-]*")
 _NAME_BYTES = re.compile(rb"[a-z][a-z-]*")
 _ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*[=:]\s*(['\"]?)(.+?)\2\s*$", re.MULTILINE)
 _WORD = re.compile(rb"[A-Za-z0-9_]")
+# Keys whose values say where a database is and as whom, not what lets one in: bringing it back needs them.
+_PLAIN_KEY = re.compile(
+    r"(?:^|[_.-])(?:user|username|login|host|hostname|server|port|db|db[_-]?name|database|schema|scheme|driver|sslmode)$",
+    re.IGNORECASE,
+)
+_PLAIN_VALUE = re.compile(r"[A-Za-z0-9._-]{0,63}")
+# What stands before the password in other URLs may be a token (https://TOKEN:x-oauth-basic@…).
+_DATABASE_URL = re.compile(
+    r"(?P<scheme>(?:postgres(?:ql)?|mysql|mariadb|rediss?|valkeys?|mongodb|amqps?)(?:\+[a-z0-9]+)?)://"
+    r"(?P<user>[A-Za-z0-9._-]{0,63}):(?P<password>[^@/\s]+)@(?P<where>[A-Za-z0-9.,:_-]+)(?P<path>/[A-Za-z0-9._-]{0,63})?"
+)
 # Where a manifest names things; the value of a user name must not hide the image of that name.
 _STRUCTURE = frozenset(
     {"apiVersion", "kind", "name", "namespace", "labels", "matchLabels", "selector", "image", "imageID", "key", "uid"}
@@ -50,9 +61,14 @@ _NOT_VALUES = frozenset({"helm.sh/release.v1", "sandbox.dev/record"})
 class Redactor:
     """Replaces what is known to be secret. Made by :func:`redactor_for`."""
 
-    def __init__(self, key: bytes, values: Mapping[str, str]) -> None:
-        """``values``: secret text → where it is from."""
+    def __init__(self, key: bytes, values: Mapping[str, str], guarded: Collection[str] = ()) -> None:
+        """
+        Args:
+            values: secret text → where it is from.
+            guarded: what some key says is secret, however short: it is nobody's name.
+        """
         self._key = key
+        self._guarded = frozenset(guarded)
         self._within: dict[bytes, bytes] = {}
         self._words: dict[bytes, bytes] = {}
         for value in values:
@@ -122,10 +138,24 @@ class Redactor:
         shown["metadata"] = self.in_data(metadata)
         for field in ("data", "stringData"):
             if isinstance(shown.get(field), Mapping):
+                shapes = {key: self._shape(str(key), _raw(field, v)) for key, v in shown[field].items()}
+                if known := {key: shape for key, shape in shapes.items() if shape is not None}:
+                    shown["shapes"] = {**shown.get("shapes", {}), **known}
                 shown[field] = {key: f"hmac-{self.hmac(_raw(field, v))}" for key, v in shown[field].items()}
             elif field in shown:
                 shown.pop(field)
         return shown
+
+    def _shape(self, key: str, value: bytes) -> str | None:
+        """What of a Secret's value is no secret: who and where, and a URL around its password; None: nothing is."""
+        text = value.decode(errors="replace")
+        if _PLAIN_KEY.search(key) and _PLAIN_VALUE.fullmatch(text):
+            return text if text not in self._guarded else None
+        url = _DATABASE_URL.fullmatch(text)
+        if url is None or self._guarded & {url["user"], (url["path"] or "").removeprefix("/")} - {""}:
+            return None
+        password = self.placeholder(unquote(url["password"]))
+        return f"{url['scheme']}://{url['user']}:{password}@{url['where']}{url['path'] or ''}"
 
     def _matching(self, data: bytes) -> list[tuple[int, int, int]]:
         if self._matcher is None:
@@ -149,6 +179,7 @@ def redactor_for(
         complete: whether ``secrets`` are all there are.
     """
     values: dict[str, str] = {}
+    guarded: set[str] = set()
     short: set[str] = set()
     left: set[str] = set()
     known = {name for name in names if _NAME.fullmatch(name)}
@@ -156,13 +187,15 @@ def redactor_for(
         if manifest.get("kind") != "Secret" or manifest.get("type") in _NOT_VALUES:
             continue
         for where, field_key, value in _values(manifest):
+            if not _PLAIN_KEY.search(field_key):
+                guarded.add(value)
             if len(value) < _SHORTEST:
                 short.add(where)
             elif value in known and not _SECRET_KEY.search(field_key):
                 left.add(where)
             else:
                 values.setdefault(value, where)
-    redactor = Redactor(key, values)
+    redactor = Redactor(key, values, guarded)
     facts = Redaction(
         key_id=redactor.hmac(b"key-id"),
         values=len(values),

@@ -154,3 +154,22 @@ def test_binary_values_are_found_by_their_base64() -> None:
 def test_without_secrets_nothing_changes(text: str) -> None:
     assume("\ud800" not in text)
     assert redactor().in_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "shapes"),
+    [
+        ({"username": "shop", "password": "only-ours-1"}, {"username": "shop"}),
+        ({"DB_PORT": "5432", "db-name": "orders", "pin": "1234"}, {"DB_PORT": "5432", "db-name": "orders"}),
+        # What another key calls a secret is nobody's name.
+        ({"user": "only-ours-1", "password": "only-ours-1"}, {}),
+        ({"url": "postgres://shop:only%2Dours@db:5432/orders"}, {"url": "postgres://shop:{}@db:5432/orders"}),
+        ({"url": "https://ghp_token:x-oauth-basic@example.com/"}, {}),
+        ({"url": "postgres://shop:only-ours@db/orders?sslpassword=more"}, {}),
+        ({"host": "two words"}, {}),
+    ],
+)
+def test_of_a_secret_it_is_kept_who_and_where(values: dict[str, str], shapes: dict[str, str]) -> None:
+    made = redactor(secret(**values))
+    expected = {key: shape.format(made.placeholder("only-ours")) for key, shape in shapes.items()}
+    assert made.secret(secret(**values)).get("shapes", {}) == expected
