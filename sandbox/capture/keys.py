@@ -91,16 +91,43 @@ def decrypted(data: bytes, identity_file: Path) -> bytes:
     """
     import pyrage
 
-    text = identity_file.expanduser().read_bytes()
+    try:
+        return bytes(pyrage.decrypt(data, _identities(identity_file)))
+    except pyrage.DecryptError as error:
+        raise _not_decrypted(error) from None
+
+
+def decrypt_file(source: Path, target: Path, identity_file: Path) -> None:
+    """The same for a file, as a stream. Raises as :func:`decrypted`."""
+    import pyrage
+
+    identities = _identities(identity_file)
+    try:
+        with source.open("rb") as reading, target.open("wb") as writing:
+            pyrage.decrypt_io(reading, writing, identities)
+    except pyrage.DecryptError as error:
+        target.unlink(missing_ok=True)
+        raise _not_decrypted(error) from None
+
+
+def _not_decrypted(error: Exception) -> OperationFailed:
+    return OperationFailed("it cannot be decrypted", why=str(error), hint="is this the right identity?")
+
+
+def _identities(file: Path) -> list[Any]:
+    import pyrage
+
+    try:
+        text = file.expanduser().read_bytes()
+    except (OSError, RuntimeError) as error:
+        raise InvalidInput(f"the identity {file} cannot be read", why=str(error)) from None
     try:
         if b"PRIVATE KEY-----" in text:
-            identities: list[Any] = [pyrage.ssh.Identity.from_buffer(text)]
-        else:
-            lines = (line.strip() for line in text.decode().splitlines())
-            identities = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+            return [pyrage.ssh.Identity.from_buffer(text)]
+        lines = (line.strip() for line in text.decode().splitlines())
+        found = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
     except (pyrage.IdentityError, UnicodeDecodeError):
-        raise InvalidInput(f"{identity_file} holds no identity of age") from None
-    try:
-        return bytes(pyrage.decrypt(data, identities))
-    except pyrage.DecryptError as error:
-        raise OperationFailed("it cannot be decrypted", why=str(error), hint="is this the right identity?") from None
+        found = []
+    if not found:
+        raise InvalidInput(f"{file} holds no identity of age")
+    return found

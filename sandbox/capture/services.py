@@ -60,7 +60,7 @@ def judge(
     """
     kinds = {kind for _, kind in KINDS}
     everything = [m for m in (*contents, *running.pods) if m["kind"] in kinds and "uid" in m["metadata"]]
-    named = _named(everything, deployed.record)
+    named = named_workloads(everything, deployed.record)
     service_of = attribute(named, deployed.record)
     statuses = [s for s in service_statuses(named, running.events, deployed.record, now) if s.name or s.workloads]
     members: defaultdict[str, list[Manifest]] = defaultdict(list)
@@ -72,7 +72,7 @@ def judge(
     )
 
 
-def _named(everything: Sequence[Manifest], record: Record | None) -> list[Manifest]:
+def named_workloads(everything: Sequence[Manifest], record: Record | None) -> list[Manifest]:
     """The same objects; workloads that belong to no service are one of their own, called as charts call theirs."""
     service_of = attribute(everything, record)
     found = []

@@ -94,6 +94,13 @@ COMMANDS: tuple[Entry, ...] = (
         "Keep everything about a namespace at a moment, and look at it later.",
         _CAPTURE,
     ),
+    Entry(
+        "reproduce",
+        "sandbox.cli.commands.reproduce",
+        "reproduce",
+        "Bring a capture back in a sandbox, and say whether its failure shows again.",
+        _CAPTURE,
+    ),
     Entry("list", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK),
     Entry("ls", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK, hidden=True),
     Entry(

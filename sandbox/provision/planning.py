@@ -187,18 +187,7 @@ class Planner:
             _check_environment(project, request.env)
         profile = choose_profile(request.quota or defaults.quota, self._profiles(declared))
         ttl = parse_ttl(request.ttl or defaults.ttl)
-        if profile.max_ttl and ttl > parse_duration(profile.max_ttl):
-            raise Refused(
-                f"a TTL of {format_duration(ttl)} is over what the quota profile {profile.name} allows",
-                why=f"at most {profile.max_ttl}",
-                hint="ask for less with --ttl, and prolong it later by running `sandbox up` again",
-            )
-        if ttl > profile.lifetime:
-            raise Refused(
-                f"a TTL of {format_duration(ttl)} is over the longest life of the quota profile {profile.name}",
-                why=f"at most {format_duration(profile.lifetime)} from its creation, however often it is extended",
-                hint="ask for less with --ttl",
-            )
+        check_ttl(ttl, profile)
         base = None if lock else request.base or defaults.base
         wanted = request.only or (tuple(lock.services) if lock else ())
         selection = select(project, wanted, has_base=base is not None)
@@ -646,6 +635,26 @@ def _check_names(only: Collection[str], lock: Lock) -> None:
         raise InvalidInput(
             f"the lock has no service {', '.join(sorted(missing))}{near_any(missing, lock.services)}",
             why=f"it has {', '.join(lock.services)}",
+        )
+
+
+def check_ttl(ttl: timedelta, profile: QuotaProfile) -> None:
+    """Hold a time to live against a profile.
+
+    Raises:
+        Refused: it is longer than the profile allows.
+    """
+    if profile.max_ttl and ttl > parse_duration(profile.max_ttl):
+        raise Refused(
+            f"a TTL of {format_duration(ttl)} is over what the quota profile {profile.name} allows",
+            why=f"at most {profile.max_ttl}",
+            hint="ask for less with --ttl, and prolong it later by running `sandbox up` again",
+        )
+    if ttl > profile.lifetime:
+        raise Refused(
+            f"a TTL of {format_duration(ttl)} is over the longest life of the quota profile {profile.name}",
+            why=f"at most {format_duration(profile.lifetime)} from its creation, however often it is extended",
+            hint="ask for less with --ttl",
         )
 
 

@@ -38,8 +38,11 @@ class Checked:
     warnings: tuple[str, ...]
 
 
-async def check(cluster: Cluster, plan: Plan) -> Checked:
+async def check(cluster: Cluster, plan: Plan, *, may_lack: bool = False) -> Checked:
     """Hold a plan against the guardrails.
+
+    Args:
+        may_lack: workloads may refer to objects that nothing provides: that may be the failure that is brought back.
 
     Raises:
         Refused: with every reason of the first kind that is found.
@@ -50,7 +53,7 @@ async def check(cluster: Cluster, plan: Plan) -> Checked:
         check_kinds(manifests, plan.profile)
         check_priority(manifests, plan.profile)
         check_pod_security(manifests, plan.profile.pod_security)
-    warnings = await _check_references(cluster, plan)
+    warnings = await _check_references(cluster, plan, may_lack=may_lack)
     if plan.shared:
         return Checked((), tuple(warnings))
     asked, later = await quota.check(cluster, plan)
@@ -237,14 +240,14 @@ def _baseline_violations(spec: Manifest) -> Iterable[str]:
                 yield f"{where}: hostPort {port['hostPort']}"
 
 
-async def _check_references(cluster: Cluster, plan: Plan) -> list[str]:
+async def _check_references(cluster: Cluster, plan: Plan, *, may_lack: bool) -> list[str]:
     """Refuse what certainly stays in ContainerCreating; what something may yet provide is a warning."""
     manifests = {name: [*s.manifests, *s.hooks] for name, s in plan.services.items()}
     kept = {name: list(s.manifests) for name, s in plan.kept.items()}
     existing = await _existing_objects(cluster, plan) if plan.before or plan.shared else set()
     missing = [m for m in missing_references({**kept, **manifests}, existing) if m.service in manifests]
     fatal = [item for item in missing if item.certain and item.blocking]
-    if fatal:
+    if fatal and not may_lack:
         raise Refused(
             "workloads refer to objects that nothing provides",
             why="\n".join(str(item) for item in fatal),

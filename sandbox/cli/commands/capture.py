@@ -153,6 +153,8 @@ async def _create(common: Common, selection: Selection, given: str | None, asked
         return
     if output is not Format.NAME:
         say(f"{taken.document.headline}\nlook at it: sandbox capture show {taken.id}")
+        if taken.document.findings:
+            say(f"reproduce it: sandbox reproduce {taken.id}")
     write(taken.id)
 
 
@@ -302,7 +304,10 @@ def _next_commands(entry: Entry, store: str | None) -> tuple[tuple[str, str], ..
     import shlex
 
     where = f" --store {shlex.quote(store)}" if store else ""
-    return (("Read an item", f"sandbox capture show {entry.id}{where} --item events.json"),)
+    return (
+        ("Reproduce it", f"sandbox reproduce {entry.id}{where}"),
+        ("Read an item", f"sandbox capture show {entry.id}{where} --item events.json"),
+    )
 
 
 async def _show(
@@ -312,6 +317,7 @@ async def _show(
     from sandbox.capture.catalogue import find
     from sandbox.cli.capture_store import chosen_store
     from sandbox.cli.output import show_data, show_list, write, write_bytes
+    from sandbox.cli.reporter import say
 
     store = await chosen_store(common, given)
     entry = await find(store, identifier)
@@ -327,6 +333,8 @@ async def _show(
     else:
         for line in show_lines(entry, bundle.document, wide=output is Format.WIDE):
             write(line)
+        if bundle.document.findings:
+            say(f"reproduce it: {_next_commands(entry, given)[0][1]}")
 
 
 async def _contents(bundle: Bundle, title: str) -> bytes:

@@ -1,0 +1,1 @@
+"""A captured moment brought back in a sandbox: its versions, its configuration, its data, and its failure."""

@@ -1,0 +1,89 @@
+"""Databases and caches filled from a capture's fixtures, and compared with what was captured."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sandbox.capture.bundle import Bundle
+from sandbox.capture.fixtures.find import workload_of
+from sandbox.capture.fixtures.model import Fixture
+from sandbox.capture.fixtures.restore import restore_fixture, verify_fixture
+from sandbox.capture.fixtures.store import RestoreRequest
+from sandbox.capture.keys import decrypt_file
+from sandbox.cluster import objects
+from sandbox.cluster.client import Cluster
+from sandbox.cluster.pods import is_ready
+from sandbox.model.errors import OperationFailed
+from sandbox.model.objects import Manifest
+from sandbox.project.config import FixtureStore
+from sandbox.reproduce.plan import DataStore
+
+
+async def unpack(bundle: Bundle, fixture: Fixture, folder: Path, identity: Path | None) -> None:
+    """Write a fixture's files into a folder, each compared with its digest, decrypted where need be.
+
+    Raises:
+        Damaged, NotStored: a file is not what was captured, or gone.
+        OperationFailed: it cannot be decrypted.
+    """
+    for part in fixture.parts:
+        title, target = f"fixtures/{part.path}", folder / part.path
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if title in bundle.layers or identity is None:
+            await bundle.unpack(title, target)
+            continue
+        encrypted = target.with_name(f"{target.name}.age")
+        await bundle.unpack(f"{title}.age", encrypted)
+        await asyncio.to_thread(decrypt_file, encrypted, target, identity)
+        encrypted.unlink()
+
+
+async def fill(
+    cluster: Cluster,
+    namespace: str,
+    store: DataStore,
+    folder: Path,
+    passwords: Mapping[str, str],
+    *,
+    replace: bool,
+    timeout: float,
+) -> tuple[str, ...]:
+    """Restore one store, and compare it with what was captured.
+
+    Args:
+        passwords: of roles.
+        replace: what it holds may be lost: nobody but its own first start, or a run that was killed, put it there.
+
+    Returns:
+        What a reader should know.
+
+    Raises:
+        Refused, OperationFailed: it could not be restored, or is not what was captured.
+    """
+    fixture = store.fixture
+    pod = await _pod(cluster, namespace, store)
+    target = FixtureStore(kind=fixture.kind, container=fixture.container)
+    request = RestoreRequest(replace=replace, passwords=passwords, timeout=timeout)
+    notes = await restore_fixture(cluster, namespace, pod, fixture, folder, request=request, declared=target)
+    differences = await verify_fixture(cluster, namespace, pod, fixture, declared=target)
+    if differences:
+        raise OperationFailed(f"{fixture.name} is not what was captured", why="\n".join(differences))
+    return notes
+
+
+async def _pod(cluster: Cluster, namespace: str, store: DataStore) -> Manifest:
+    """The pod that has the data: the one that is called as the captured one (a primary), else one that is ready."""
+    found: Sequence[Manifest] = [
+        pod
+        async for pod in objects.list_(cluster, "v1", "Pod", namespace)
+        if workload_of(pod) == store.fixture.workload and not pod["metadata"].get("deletionTimestamp")
+    ]
+    ready = sorted(
+        (pod for pod in found if is_ready(pod)),
+        key=lambda pod: (pod["metadata"]["name"] != store.fixture.pod, pod["metadata"]["name"]),
+    )
+    if not ready:
+        raise OperationFailed(f"no pod of {store.fixture.workload} is ready in {namespace}")
+    return ready[0]

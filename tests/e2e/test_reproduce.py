@@ -1,0 +1,256 @@
+"""`sandbox reproduce` of a namespace that plain `kubectl apply` broke: what its PostgreSQL and Redis hold is why."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sandbox.cluster.providers import ClusterInfo
+from sandbox.model.objects import Manifest
+from tests.conftest import kubectl
+from tests.e2e import datastores
+from tests.e2e.bounded import until
+from tests.e2e.projects import Namespace, Tool
+from tests.e2e.workloads import claim, container, deployment, pod_spec
+
+ADMIN = "admin-of-tests-41b7"
+ROLE = "role-of-tests-9d3e"
+CACHE = "cache-of-tests-6c0a"
+
+# Dies of what is in the databases, and says which row and key it was; without its data it would say something else.
+_SHOP = """
+state=$(psql "$DATABASE_URL" -At -c 'select state from orders where id = 7') || { sleep 1; exit 2; }
+cart=$(redis-cli -h "$CACHE_HOST" -a "$CACHE_PASSWORD" --no-auth-warning get cart:7)
+echo "error: order 7 is $state and its cart holds $cart" >&2
+exit 3
+"""
+_SCHEMA = """
+create role shop login password '{role}';
+create database shop owner shop;
+\\c shop
+set role shop;
+create table orders (id int primary key, state text);
+insert into orders select n, case n when 7 then 'paid twice' else 'paid' end from generate_series(1, 50) n;
+"""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A namespace whose service crashes because of its data, and its capture."""
+
+    space: Namespace
+    capture: str
+
+
+def in_deployment(pod: Manifest) -> Manifest:
+    """A bare pod's contents as a Deployment."""
+    made = deployment(pod["metadata"]["name"], pod["spec"])
+    made["spec"]["template"]["metadata"]["labels"] |= pod["metadata"]["labels"]
+    return made
+
+
+def secret_value(name: str, key: str) -> Manifest:
+    return {"secretKeyRef": {"name": name, "key": key}}
+
+
+def service(name: str, port: int, **spec: Any) -> Manifest:
+    ports = [{"port": port, "targetPort": port}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": ports, **spec},
+    }
+
+
+def secret(name: str, **data: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+
+
+def stores(image: str, namespace: str) -> list[Manifest]:
+    """PostgreSQL and Redis with passwords from Secrets, and what leads to them."""
+    admin = [{"name": "POSTGRES_PASSWORD", "valueFrom": secret_value("admin", "password")}]
+    cache = [{"name": "REDIS_PASSWORD", "valueFrom": secret_value("shop", "cache-password")}]
+    url = f"postgresql://shop:{ROLE}@db.{namespace}.svc.cluster.local:5432/shop"
+    settings = {"CACHE_HOST": f"cache.{namespace}.svc", "GREETING": f"welcome to {namespace}"}
+    return [
+        secret("admin", password=ADMIN),
+        secret("shop", **{"url": url, "cache-password": CACHE, "username": "shop"}),
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": settings},
+        service("db", 5432),
+        service("cache", 6379),
+        service("shop", 8080, type="NodePort"),
+        in_deployment(datastores.postgres("db", image, env=admin)),
+        in_deployment(datastores.redis("cache", image, env=cache)),
+    ]
+
+
+def shop(image: str) -> Manifest:
+    env = [
+        {"name": "DATABASE_URL", "valueFrom": secret_value("shop", "url")},
+        {"name": "CACHE_PASSWORD", "valueFrom": secret_value("shop", "cache-password")},
+    ]
+    environment = [{"configMapRef": {"name": "settings"}}]
+    main = container(image, command=["sh", "-c", _SHOP], env=env, envFrom=environment)
+    volumes = [{"name": "uploads", "persistentVolumeClaim": {"claimName": "uploads"}}]
+    mounted = {**main, "volumeMounts": [{"name": "uploads", "mountPath": "/uploads"}]}
+    return deployment("shop", pod_spec(mounted, volumes=volumes))
+
+
+@pytest.fixture(scope="module")
+def keeper(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Tool:
+    """The command, with a store of its own."""
+    return tool.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path_factory.mktemp("captures")))
+
+
+@pytest.fixture(scope="module")
+def image(cluster: ClusterInfo) -> str:
+    return datastores.base_image(cluster)
+
+
+@pytest.fixture(scope="module")
+def broken(keeper: Tool, cluster: ClusterInfo, image: str) -> Iterator[Broken]:
+    space = Namespace(cluster, f"test-{uuid.uuid4().hex[:10]}")
+    kubectl(cluster, "create", "namespace", space.name)
+    space.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(stores(image, space.name)))
+    for name in ("db", "cache"):
+        space.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s")
+    sql(space, "postgres", _SCHEMA.format(role=ROLE))
+    redis(space, CACHE, "set", "cart:7", "two lamps")
+    space.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([claim("uploads"), shop(image)]))
+    until(lambda: restarts(space, "shop") or None, "shop crashes twice", 120)
+    done = keeper.run("capture", "create", "-n", space.name, "--reason", "the shop is down", "-o", "name")
+    yield Broken(space, done.ok().out.strip())
+    kubectl(cluster, "delete", "namespace", space.name, "--wait=false")
+
+
+def sql(space: Namespace, database: str, statements: str) -> str:
+    psql = ("psql", "-U", "postgres", "-At", "-q", "-v", "ON_ERROR_STOP=1", "-d", database)
+    where = ("exec", "-i", "-n", space.name, "deployment/db")
+    return kubectl(space.cluster, *where, "--", *psql, stdin=statements).strip()
+
+
+def redis(space: Namespace, password: str, *command: str) -> str:
+    words = ("redis-cli", "-a", password, "--no-auth-warning", *command)
+    return kubectl(space.cluster, "exec", "-n", space.name, "deployment/cache", "--", *words).strip()
+
+
+def restarts(space: Namespace, app: str) -> int:
+    pods = json.loads(space.kubectl("get", "pods", "-l", f"app={app}", "-o", "json"))["items"]
+    statuses = [status for pod in pods for status in pod.get("status", {}).get("containerStatuses", ())]
+    return sum(status["restartCount"] for status in statuses)
+
+
+def value_of(space: Namespace, name: str, key: str) -> str:
+    return base64.b64decode(space.get("secret", name)["data"][key]).decode()
+
+
+@dataclass(frozen=True)
+class Again:
+    """What `reproduce` made of it."""
+
+    space: Namespace
+    data: dict[str, Any]
+    err: str
+
+
+@pytest.fixture(scope="module")
+def again(keeper: Tool, cluster: ClusterInfo, broken: Broken) -> Iterator[Again]:
+    name = f"again-{uuid.uuid4().hex[:8]}"
+    ended = keeper.run("reproduce", broken.capture, "--name", name, "-o", "json")
+    yield Again(Namespace(cluster, name), ended.ok().data, ended.err)
+    kubectl(cluster, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+def items(again: Again, outcome: str) -> dict[str, str]:
+    return {item["name"]: item["why"] for item in again.data["report"] if item["outcome"] == outcome}
+
+
+def test_the_same_failure_shows(again: Again) -> None:
+    verdict = again.data["verdict"]
+    assert verdict["verdict"] == "same failure", again.err
+    assert "order 7 is paid twice and its cart holds two lamps" in "\n".join(verdict["evidence"])
+
+
+def test_rows_and_keys_are_those_that_were_captured(again: Again, broken: Broken) -> None:
+    query = "select count(*), md5(string_agg(id || state, ',' order by id)) from orders"
+    assert sql(again.space, "shop", query) == sql(broken.space, "shop", query)
+    password = value_of(again.space, "shop", "cache-password")
+    assert redis(again.space, password, "get", "cart:7") == "two lamps"
+
+
+def test_secrets_have_new_values_that_fit_together(again: Again) -> None:
+    url, password = (value_of(again.space, "shop", key) for key in ("url", "cache-password"))
+    assert ROLE not in url
+    assert password not in ("", CACHE)
+    assert url.startswith("postgresql://shop:")
+    assert f"@db.{again.space.name}.svc.cluster.local:5432/shop" in url
+    # The role has the new password: only then the failure could be the same.
+    assert value_of(again.space, "shop", "username") == "shop"
+
+
+def test_the_report_is_what_is_there(again: Again, broken: Broken) -> None:
+    reproduced, substituted, unavailable = (items(again, o) for o in ("reproduced", "substituted", "unavailable"))
+    assert {"deployment.apps/db", "deployment.apps/cache", "fixture/db", "fixture/cache"} <= set(reproduced)
+    for kind in ("deployments", "services", "configmaps", "secrets"):
+        there = broken.space.names(kind) - {"kube-root-ca.crt"}
+        assert there <= again.space.names(kind)
+    assert again.space.get("service", "shop")["spec"]["type"] == "ClusterIP"
+    assert "ClusterIP" in substituted["service/shop"]
+    assert "secret/admin" in substituted
+    settings = again.space.get("configmap", "settings")["data"]
+    assert settings["CACHE_HOST"] == f"cache.{again.space.name}.svc"
+    # Not a name of a service: it is left, and said.
+    assert settings["GREETING"] == f"welcome to {broken.space.name}"
+    assert "configmap/settings" in substituted
+    assert "GREETING" in "\n".join(again.data["unresolved"])
+    assert "empty" in unavailable["persistentvolumeclaim/uploads"]
+
+
+def test_it_is_a_sandbox_within_guardrails(again: Again, keeper: Tool) -> None:
+    itself = again.space.itself()
+    assert itself is not None
+    assert itself["metadata"]["annotations"]["sandbox.dev/expires-at"]
+    assert "sandbox" in again.space.names("resourcequotas")
+    egress = [p for p in again.space.list("networkpolicies") if "Egress" in p["spec"]["policyTypes"]]
+    assert egress
+    status = keeper.run("status", again.space.name, "-o", "json").ok().data
+    assert {service["name"] for service in status["services"] if service["name"]} >= {"db", "cache", "shop"}
+
+
+def test_again_into_what_has_data_is_refused(again: Again, keeper: Tool, broken: Broken) -> None:
+    keeper.run("reproduce", broken.capture, "--name", again.space.name).failed(4, "has data already", "--name")
+
+
+def test_a_dry_run_changes_nothing(keeper: Tool, broken: Broken, cluster: ClusterInfo) -> None:
+    name = f"dry-{uuid.uuid4().hex[:8]}"
+    done = keeper.run("reproduce", "latest", "--name", name, "--dry-run").ok()
+    assert Namespace(cluster, name).itself() is None
+    kinds = [m["kind"] for m in yaml.safe_load_all(done.out) if m]
+    assert kinds.index("ResourceQuota") < kinds.index("Secret") < kinds.index("Deployment")
+    assert ROLE not in done.out
+
+
+def test_a_quota_that_is_too_small_is_said_before_anything_is_written(
+    keeper: Tool, broken: Broken, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    name = f"tiny-{uuid.uuid4().hex[:8]}"
+    profile = {
+        "apiVersion": "sandbox.dev/v1",
+        "kind": "QuotaProfile",
+        "name": "tiny",
+        "resourceQuota": {"pods": "2"},
+    }
+    (tmp_path / "quotas").mkdir()
+    (tmp_path / "quotas" / "tiny.yaml").write_text(yaml.safe_dump(profile))
+    done = keeper.run("reproduce", broken.capture, "--name", name, "--quota", "tiny", cwd=tmp_path)
+    done.failed(4, "the quota profile tiny", "--only")
+    assert Namespace(cluster, name).itself() is None
