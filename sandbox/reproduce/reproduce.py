@@ -165,7 +165,7 @@ class _Work:
             name=self._request.name,
         )
         self.before = await self._planner.records_of(self.identity, self.profile)
-        await allowance.check(self._cluster, self.profile, self.identity, self._reporter)
+        await allowance.check(self._cluster, self.profile, platform.limits, self.identity, self._reporter)
         await self._find_state()
 
     def _branch(self) -> str:

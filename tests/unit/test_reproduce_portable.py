@@ -31,8 +31,8 @@ def port(*owners: Manifest, **more: Any) -> Manifest:
     return made("Service", spec={"ports": ports, "clusterIP": "10.0.0.7", **more}, metadata={"managedFields": owners})
 
 
-NODE_PORT = {"f:spec": {"f:ports": {'k:{"port":80,"protocol":"TCP"}': {"f:nodePort": {}}}}}
-PLAIN_PORT = {"f:spec": {"f:ports": {'k:{"port":80,"protocol":"TCP"}': {"f:port": {}}}}}
+NODE_PORT: Manifest = {"f:spec": {"f:ports": {'k:{"port":80,"protocol":"TCP"}': {"f:nodePort": {}}}}}
+PLAIN_PORT: Manifest = {"f:spec": {"f:ports": {'k:{"port":80,"protocol":"TCP"}': {"f:port": {}}}}}
 
 
 def test_metadata_is_what_people_wrote() -> None:
