@@ -223,7 +223,7 @@ async def _recover(
         record=back.record.number,
         back_at=back.back_at,
         services=(*back.services, *kept),
-        failure=Failure.of(error),
+        failure=Failure.of(error).explained_by(captured),
         capture=captured,
         lost=tuple(back.lost),
         look=look,

@@ -22,6 +22,7 @@ from sandbox.provision.services import Place
 
 # Beyond the capture's own deadline, before it is given up as a whole (seconds).
 _GRACE_S = 15.0
+_FINDINGS = 3
 _CAPTURE_FAILURES = (SandboxError, OSError, TimeoutError)
 
 
@@ -77,14 +78,13 @@ async def take_capture(context: Context, error: SandboxError, declared: Fixtures
         partial=taken.document.partial,
         seconds=time.monotonic() - started,
         missing=missing,
+        findings=tuple(why.finding for why in taken.document.findings[:_FINDINGS]),
     )
 
 
 def findings_of(error: SandboxError) -> list[Finding]:
-    """What the capture is told of the failure: findings, or the error's own words as one."""
-    if isinstance(error, NotReady):
-        return error.findings
-    return [Finding(reason="DeploymentFailed", message=f"{error.what}\n{error.why}".strip(), object="deployment")]
+    """What the capture is told of the failure; where it was no pod's, the capture finds out itself."""
+    return error.findings if isinstance(error, NotReady) else []
 
 
 async def roll_back(context: Context, planned: Planned, failed: Record, saved: migrations.Saved | None) -> RolledBack:

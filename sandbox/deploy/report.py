@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sandbox.model.errors import SandboxError
@@ -34,6 +34,10 @@ class Failure:
         findings = tuple(error.findings) if isinstance(error, NotReady) else ()
         return cls(error.what, error.why, error.hint, findings, error.exit_code)
 
+    def explained_by(self, capture: Captured) -> Failure:
+        """The same with what the capture found, where the error came from a tool that saw no pod (Helm, kubectl)."""
+        return self if self.findings else replace(self, findings=capture.findings)
+
     @property
     def line(self) -> str:
         """It in one line."""
@@ -49,6 +53,7 @@ class Captured:
         store: URL.
         seconds: that it held up the rollback.
         missing: what is not complete in it, one line each.
+        findings: what it found to be failing, the most telling first.
     """
 
     id: str = ""
@@ -56,6 +61,7 @@ class Captured:
     partial: bool = False
     seconds: float = 0.0
     missing: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     error: str = ""
 
 
@@ -155,7 +161,9 @@ def failure_lines(failure: Failure, *, most: int = 12) -> list[str]:
     if not failure.findings:
         return [line for line in (failure.what, *failure.why.splitlines()[:most], _hinted(failure.hint)) if line]
     head, *log = failure.findings[0].lines()
-    found = [failure.what, head, *log[-most:]]
+    # Of pods the error says what the finding does; a tool's own words are worth a line.
+    said = [] if failure.why.startswith(head) else failure.why.splitlines()[:2]
+    found = [failure.what, *said, head, *log[-most:]]
     found += [finding.lines()[0] for finding in failure.findings[1:4]]
     if len(failure.findings) > 4:
         found.append(f"and {len(failure.findings) - 4} more")

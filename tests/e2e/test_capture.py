@@ -433,6 +433,19 @@ async def test_a_noisy_log_keeps_its_end(
     assert await asyncio.to_thread(lambda: sum(len(data) for _, data in contents(tmp_path))) < 1_000_000
 
 
+async def test_nobody_holds_up_those_who_say_what_is_secret(
+    broken: Broken, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    """With one request at a time, every kind of object would wait for the releases' Secrets, and they for it."""
+    async with Cluster.connect(cluster.context, cluster.kubeconfig) as connection:
+        taken = await capture(
+            connection, broken.space.name, store=Store.open(str(tmp_path)), reason="", progress=PlainReporter(),
+            options=Options(bounds=Bounds(requests=1)), fixtures=False,
+        )  # fmt: skip
+    assert taken.document.redaction.complete
+    assert not [item for item in taken.document.items if item.status == "timeout"]
+
+
 async def test_values_of_secrets_are_for_the_recipients_only(
     broken: Broken, cluster: ClusterInfo, tmp_path: Path
 ) -> None:

@@ -135,6 +135,18 @@ def test_commands_name_a_store_only_where_others_would_not_find_it() -> None:
     assert commands(Captured(error="no"), named_store=True, can_reproduce=True, commit="") == ("", "")
 
 
+def test_what_a_tool_says_is_explained_by_what_the_capture_found() -> None:
+    error = OperationFailed("the release orders could not be installed", why="pre-upgrade hooks failed")
+    failure = Failure.of(error).explained_by(Captured("id", findings=(CRASH,)))
+
+    assert lines(report("rolled back", failure))[2:6] == [
+        "the release orders could not be installed",
+        "pre-upgrade hooks failed",
+        "service web · pod/web-1: CrashLoopBackOff (exit code 1)",
+        "    cannot start",
+    ]
+
+
 def test_junit_blames_the_service_that_failed() -> None:
     suite = ElementTree.fromstring(junit(report("rolled back", Failure.of(NotReady("web failed", [CRASH])))))
 

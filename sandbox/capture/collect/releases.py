@@ -89,9 +89,10 @@ def _newest_and_good(found: Iterable[tuple[str, int, str]]) -> list[tuple[str, i
 async def _load(
     collection: Collection, deployed: Deployed, name: str, revision: int
 ) -> tuple[Look, HelmRelease] | None:
-    async with collection.requests, collection.looking_at(f"helm/{name}/{revision}", "helm") as look:
+    async with collection.looking_at(f"helm/{name}/{revision}", "helm") as look:
         ref = ObjectRef("", "v1", "Secret", f"sh.helm.release.v1.{name}.v{revision}", collection.namespace)
-        secret = await objects.get(collection.cluster, ref)
+        async with collection.requests:
+            secret = await objects.get(collection.cluster, ref)
         if secret is None or secret.get("type") != RELEASES:
             look.end("absent", f"{ref} is gone")
             return None
