@@ -1,0 +1,154 @@
+"""Going back: `sandbox rollback` of three releases against three `helm rollback --wait` at once, and how long the
+capture of an environment with a 50 MB database holds up the rollback of a failed `sandbox deploy` (at most 10 s).
+
+Both sides change all pods in each round: sandbox goes to the first version, helm back to the second.
+
+    python benchmarks/deploy.py --image REGISTRY/IMAGE@DIGEST
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+
+from measure import SANDBOX, Claim, environment, medians, options, report, run, tool
+
+_SERVICES = ("one", "two", "three")
+_MEGABYTES = 50
+_CHART = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}, annotations: {{version: "{{{{ .Values.version }}}}"}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: main
+          image: {image}
+          command: [python3, -m, http.server, "8080"]
+          readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
+"""
+# As the official image: the data in the pod, trusted from within.
+_DATABASE = """
+set -eu; d=/tmp/data; b=$(echo /usr/lib/postgresql/*/bin); install -d -o postgres -m 700 "$d"
+install -d -o postgres /var/run/postgresql
+run() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
+run "$b/initdb" -D "$d" -U postgres -N --auth=trust >/dev/null
+exec setpriv --reuid=postgres --regid=postgres --init-groups "$b/postgres" -D "$d" -c fsync=off -c jit=off
+"""
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--image", required=True, help="an image with python3 and PostgreSQL: the shop's base image")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(given.context, given.kubeconfig, Path(folder), given.image)
+        try:
+            bench.deploy("1")
+            bench.deploy("2")
+            times = medians(given.rounds, bench.roll_back, bench.by_hand)
+            seconds = bench.fail()
+        finally:
+            bench.delete()
+    # The capture's bound is absolute: ten seconds.
+    report(
+        Claim("rollback of three releases / helm rollback --wait, three at once", *times, limit=1.0),
+        Claim(f"capture with a {_MEGABYTES} MB database / ten seconds", seconds, 10.0, limit=1.0),
+    )
+
+
+class Bench:
+    """One environment with three releases in two versions."""
+
+    def __init__(self, context: str | None, kubeconfig: Path | None, folder: Path, image: str) -> None:
+        self._file = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
+        self._context = context
+        self._namespace = f"bench-{uuid.uuid4().hex[:6]}"
+        self._folder = folder / "project"
+        self._image = image
+        self._folder.mkdir()
+        self._git("init", "--quiet", "--initial-branch=main")
+        for name in _SERVICES:
+            templates = self._folder / name / "templates"
+            templates.mkdir(parents=True)
+            (templates / "main.yaml").write_text(_CHART.format(name=name, image=image))
+            (self._folder / name / "Chart.yaml").write_text(f"{{apiVersion: v2, name: {name}, version: 0.1.0}}")
+
+    def deploy(self, version: str) -> None:
+        self._declare(version)
+        run([*self._sandbox("deploy", "bench"), "--store", str(self._folder.parent / "store")], cwd=self._folder)
+
+    def roll_back(self, _round: int) -> None:
+        run([*self._sandbox("rollback", "bench"), "--to", "1", "--yes"], cwd=self._folder)
+
+    def by_hand(self, _round: int) -> None:
+        where = [*self._file, *(["--kube-context", self._context] if self._context else []), "-n", self._namespace]
+        started = [
+            subprocess.Popen(
+                [tool("helm"), *where, "rollback", name, "--wait", "--force-conflicts"],
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+            )
+            for name in _SERVICES
+        ]
+        assert not [process for process in started if process.wait(120)]
+
+    def fail(self) -> float:
+        """Seconds for which the capture of a failed deployment held up its rollback."""
+        self._database()
+        self._declare("3")
+        argv = [*self._sandbox("deploy", "bench"), "--store", str(self._folder.parent / "store"), "-o", "json"]
+        argv += ["--only", "one", "--set", "one.version=3", "--", "false"]
+        done = subprocess.run(argv, cwd=self._folder, env=environment(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 1, done.stderr
+        captured = json.loads(done.stdout)["capture"]
+        assert captured["id"], captured
+        assert not captured["partial"], captured
+        return float(captured["seconds"])
+
+    def delete(self) -> None:
+        self._kubectl("delete", "namespace", self._namespace, "--wait=false", "--ignore-not-found")
+
+    def _database(self) -> None:
+        container = {"name": "main", "image": self._image, "command": ["sh", "-c", _DATABASE]}
+        container |= {"readinessProbe": {"exec": {"command": ["pg_isready", "-q"]}, "periodSeconds": 1}}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "db", "labels": {"app.kubernetes.io/name": "postgresql"}},
+            "spec": {"containers": [container | {"ports": [{"containerPort": 5432}]}]},
+        }
+        self._kubectl("-n", self._namespace, "apply", "-f", "-", stdin=json.dumps(pod))
+        self._kubectl("-n", self._namespace, "wait", "pod/db", "--for=condition=Ready", "--timeout=120s")
+        numbers = f"generate_series(1, {_MEGABYTES * 1000}) n"
+        rows = f"CREATE TABLE rows AS SELECT n, repeat(md5(n::text), 32) AS x FROM {numbers}"
+        self._kubectl("-n", self._namespace, "exec", "db", "--", "psql", "-q", "-U", "postgres", "-c", rows)
+
+    def _declare(self, version: str) -> None:
+        services = {name: {"chart": {"path": name, "set": {"version": version}}} for name in _SERVICES}
+        about = {"apiVersion": "sandbox.dev/v1", "project": "bench", "services": services}
+        about["environments"] = {"bench": {"namespace": self._namespace}}
+        (self._folder / "sandbox.yaml").write_text(json.dumps(about))
+        self._git("add", "--all")
+        self._git("-c", "user.name=Bench", "-c", "user.email=bench@example.com", "commit", "--quiet", "-m", version)
+
+    def _sandbox(self, *command: str) -> list[str]:
+        return [SANDBOX, *command, *self._file, *(["--context", self._context] if self._context else [])]
+
+    def _git(self, *arguments: str) -> None:
+        run(["git", *arguments], cwd=self._folder)
+
+    def _kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        where = [*self._file, *(["--context", self._context] if self._context else [])]
+        return run([tool("kubectl"), *where, *arguments], stdin=stdin)
+
+
+if __name__ == "__main__":
+    main()
