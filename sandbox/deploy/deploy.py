@@ -10,7 +10,6 @@ from dataclasses import replace
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.lease import deployment_lease
 from sandbox.deploy import adoption, migrations, namespace, recovery
-from sandbox.deploy.command import run_test
 from sandbox.deploy.context import Context
 from sandbox.deploy.planning import Planned, make_plan, unmet_needs, with_records
 from sandbox.deploy.report import Captured, Failure, Report, ServiceEnd, commands
@@ -19,6 +18,7 @@ from sandbox.model.errors import SandboxError
 from sandbox.model.objects import Manifest
 from sandbox.model.record import Record, ServiceRecord
 from sandbox.provision import preflight, records, steps
+from sandbox.provision.command import run_test
 from sandbox.provision.environment import EnvironmentPlace
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.planning import Planner

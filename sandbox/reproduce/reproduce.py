@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from sandbox import __version__
@@ -18,6 +19,7 @@ from sandbox.cluster.waiting import wait_ready
 from sandbox.images.registry import digest_of
 from sandbox.model.deadline import parse_ttl
 from sandbox.model.errors import Refused, SandboxError, Unreachable
+from sandbox.model.failure import Finding, NotReady
 from sandbox.model.names import slug
 from sandbox.model.objects import Manifest, digest, pod_spec
 from sandbox.model.quota import Asked
@@ -26,13 +28,14 @@ from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.project.quotas import QuotaProfile, choose_profile
 from sandbox.provision import allowance, preflight, records, steps
 from sandbox.provision import namespace as ns
+from sandbox.provision.command import run_test
 from sandbox.provision.contents import list_all
 from sandbox.provision.guardrails import apply_guardrails, guardrails
 from sandbox.provision.identity import Identity, identify
 from sandbox.provision.plan import Plan
 from sandbox.provision.planning import Planner, check_ttl
 from sandbox.provision.profiles import known_profiles
-from sandbox.provision.reporter import Reporter
+from sandbox.provision.reporter import Reporter, Step
 from sandbox.provision.request import UpRequest
 from sandbox.provision.services import Place, apply_manifests
 from sandbox.provision.target import Target
@@ -46,13 +49,14 @@ from sandbox.reproduce.report import Facts, Line
 from sandbox.reproduce.request import ReproduceRequest
 from sandbox.reproduce.secrets import Values, role_passwords, values_of
 from sandbox.reproduce.state import Reproduction, Stage
-from sandbox.reproduce.verdict import Verdict
+from sandbox.reproduce.verdict import Verdict, Wanted
 
 DEFAULT_QUOTA = "small"
 DEFAULT_TTL = "8h"
 # What others start from is there before it; what acts on the rest comes after it.
 _LAST = frozenset({"PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress"})
 _LONGEST_ID = 12
+_COMMAND_BOUND = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -395,11 +399,44 @@ class _Work:
         watch = verdict.Watch(self._cluster, self._namespace, record, clean)
         bound = self._request.verdict_timeout.total_seconds()
         with self._reporter.step("Look for the failure") as step:
-            found = await verdict.judged(watch, target, bound=bound, on_look=step.detail)
+            # Of a test that failed nothing can be seen: first all has to run, as it did.
+            seen = replace(target, signature=None) if target.of_command else target
+            found = await verdict.judged(watch, seen, bound=bound, on_look=step.detail)
+        if target.of_command:
+            found = await self._judge_command(record, found, target, clean)
         with self._reporter.step("Compare with the capture"):
             lines = report.fidelity(self.captured, self.blueprint, await self._read_back(restored))
         sandbox = await self._finish(record, found, lines)
         return self.result(sandbox=sandbox, found=found, lines=tuple(lines))
+
+    async def _judge_command(
+        self, record: Record, seen: Verdict, target: Wanted, clean: Callable[[str], str]
+    ) -> Verdict:
+        """The verdict where a test had failed: it runs again on this machine, if the user said so."""
+        command = [self.values.in_text(word) for word in self._document.command]
+        if seen.found:
+            return replace(seen, verdict="different failure", why="")
+        if not command or not self._request.run_command:
+            why = "it is the failure of a command" + (", which --run-command runs on this machine" if command else "")
+            return Verdict("not known", target.line, after=seen.after, why=why)
+        with self._reporter.step(f"Run {shlex.join(self._document.command)}") as step:
+            failed = await self._run(command, record, step)
+        return replace(verdict.of_command(failed, target, clean, command=self._document.command), after=seen.after)
+
+    async def _run(self, command: Sequence[str], record: Record, step: Step) -> Finding | None:
+        try:
+            await run_test(
+                self._cluster,
+                self._namespace,
+                self.identity.name,
+                record.services,
+                command,
+                timeout=_COMMAND_BOUND,
+                on_line=step.detail,
+            )
+        except NotReady as error:
+            return error.findings[0]
+        return None
 
     async def _read_back(self, restored: Mapping[str, str]) -> Facts:
         """What the sandbox holds."""
@@ -460,7 +497,7 @@ class _Work:
             verdict=found,
             lines=lines,
             notes=tuple(self._notes),
-            command=self._document.command,
+            command=() if self._request.run_command else self._document.command,
             asked=asked,
         )
 

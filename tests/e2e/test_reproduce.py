@@ -6,15 +6,25 @@ import base64
 import json
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 import yaml
 
+from sandbox.capture.bundle import JSON_TYPE, BundleWriter
+from sandbox.capture.capture import Options, capture
+from sandbox.capture.model import Document
+from sandbox.cli.reporter import PlainReporter
+from sandbox.cluster.client import Cluster
 from sandbox.cluster.providers import ClusterInfo
+from sandbox.model.failure import Finding
 from sandbox.model.objects import Manifest
+from sandbox.store.store import Store
 from tests.conftest import kubectl
 from tests.e2e import datastores
 from tests.e2e.bounded import until
@@ -254,3 +264,99 @@ def test_a_quota_that_is_too_small_is_said_before_anything_is_written(
     done = keeper.run("reproduce", broken.capture, "--name", name, "--quota", "tiny", cwd=tmp_path)
     done.failed(4, "the quota profile tiny", "--only")
     assert Namespace(cluster, name).itself() is None
+
+
+# -- what goes wrong, and captures of others
+
+
+@contextmanager
+def another(cluster: ClusterInfo) -> Iterator[Namespace]:
+    """A sandbox that a test makes, removed afterwards."""
+    space = Namespace(cluster, f"other-{uuid.uuid4().hex[:8]}")
+    try:
+        yield space
+    finally:
+        kubectl(cluster, "delete", "namespace", space.name, "--wait=false", "--ignore-not-found")
+
+
+def test_killed_in_the_middle_and_run_again_it_is_complete(keeper: Tool, broken: Broken, cluster: ClusterInfo) -> None:
+    with another(cluster) as space:
+        running = keeper.start("reproduce", broken.capture, "--name", space.name)
+        running.read_until("Fill db", 120)
+        running.kill()
+        again = keeper.run("reproduce", broken.capture, "--name", space.name, "-o", "json").ok()
+        assert "going on" in again.err
+        assert again.data["verdict"]["verdict"] == "same failure"
+        assert sql(space, "shop", "select count(*) from orders") == "50"
+
+
+def test_contents_that_are_damaged_are_not_called_ready(
+    keeper: Tool, broken: Broken, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    keeper.run("capture", "push", broken.capture, str(tmp_path)).ok()
+    there = keeper.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path))
+    fixtures = there.run("capture", "show", broken.capture, "-o", "json").ok().data["fixtures"]
+    [digest] = [part["sha256"] for fixture in fixtures if fixture["name"] == "cache" for part in fixture["parts"]]
+    blob = tmp_path / "blobs" / "sha256" / digest
+    blob.write_bytes(blob.read_bytes()[:-1])
+    with another(cluster) as space:
+        ended = there.run("reproduce", broken.capture, "--name", space.name, "--only", "cache")
+        ended.failed(1, "is damaged", f"sandbox down {space.name}")
+        assert space.annotations()["sandbox.dev/phase"] == "Failed"
+        there.run("down", space.name, "--yes").ok()
+        assert space.itself() is None
+
+
+def test_who_may_read_what_is_encrypted_has_the_true_values(
+    keeper: Tool, broken: Broken, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    identity = pyrage.x25519.Identity.generate()
+    (tmp_path / "identity").write_text(f"{identity}\n")
+    there = keeper.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path / "captures"))
+    to = ("--include-secrets", "--recipient", str(identity.to_public()))
+    there.run("capture", "create", "-n", broken.space.name, *to).ok()
+    with another(cluster) as space:
+        chosen = ("--name", space.name, "--only", "cache", "--verdict-timeout", "1s", "-o", "json")
+        ended = there.run("reproduce", "latest", "--identity", str(tmp_path / "identity"), *chosen)
+        # What failed is left out.
+        assert ended.code == 3, ended.err
+        assert value_of(space, "shop", "cache-password") == CACHE
+        assert redis(space, CACHE, "get", "cart:7") == "two lamps"
+        outcomes = {item["name"]: item["outcome"] for item in ended.data["report"]}
+        assert outcomes["fixture/cache"] == "reproduced"
+        assert outcomes["deployment.apps/shop"] == "unavailable"
+
+
+async def test_a_test_that_failed_runs_again_when_the_user_says_so(
+    keeper: Tool, broken: Broken, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    line = "error: no lamp in the cart"
+    command = ["sh", "-c", f"test -n \"$SANDBOX_CACHE_URL\" && echo '{line}'; exit 4"]
+    failed = Finding("TestFailed", "exit code 4", "sh", exit_code=4, log_tail=(line,))
+    async with Cluster.connect(cluster.context, cluster.kubeconfig) as connection:
+        await capture(
+            connection, broken.space.name, store=Store.open(str(tmp_path)), reason="", command=command,
+            progress=PlainReporter(), options=Options(findings=[failed]),
+        )  # fmt: skip
+    there = keeper.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path))
+    with another(cluster) as space:
+        chosen = ("--name", space.name, "--only", "cache", "--verdict-timeout", "2s", "-o", "json")
+        ended = there.run("reproduce", "latest", "--run-command", *chosen).ok()
+        assert ended.data["verdict"]["evidence"] == [line]
+
+
+async def test_guardrails_bound_what_a_hostile_capture_brings(
+    keeper: Tool, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    spec = pod_spec(container("example.com/x@sha256:" + "a" * 64), volumes=[{"name": "h", "hostPath": {"path": "/"}}])
+    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "all"}}
+    store = Store.open(str(tmp_path))
+    writer = BundleWriter(store)
+    objects = {"kind": "List", "items": [deployment("evil", spec), binding, {"kind": "Pod"}, 7]}
+    await writer.add("objects/deployments.apps.json", json.dumps(objects).encode(), JSON_TYPE)
+    now = datetime.now(UTC)
+    entry = await writer.seal(Document(started_at=now, ended_at=now, namespace="kube-system"))
+    there = keeper.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path))
+    with another(cluster) as space:
+        there.run("reproduce", entry.id, "--name", space.name).failed(4, "hostPath /")
+        assert space.itself() is None

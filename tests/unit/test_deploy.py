@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.deploy.command import variables
 from sandbox.deploy.pages import junit, markdown
 from sandbox.deploy.planning import chosen_services, same_repository
 from sandbox.deploy.report import Captured, Failure, Outcome, Report, ServiceEnd, commands, lines
 from sandbox.model.errors import InvalidInput, OperationFailed
 from sandbox.model.failure import Finding, NotReady
 from sandbox.project.config import Project
+from sandbox.provision.command import variables
 from sandbox.provision.environment import place_of
 from sandbox.provision.target import Target
 

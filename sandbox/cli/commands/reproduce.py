@@ -69,6 +69,13 @@ def reproduce(
     timeout: Annotated[
         str, typer.Option("--timeout", metavar="DURATION", help="How long a database may take to start, and to fill.")
     ] = "10m",
+    run_command: Annotated[
+        bool,
+        typer.Option(
+            "--run-command/--no-command",
+            help="Run the command that the capture names on this machine, where its failure was that command's.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     output_format: Output = Format.TABLE,
 ) -> None:
@@ -94,6 +101,7 @@ def reproduce(
         data=data,
         identity=identity,
         allow_tags=allow_tags,
+        run_command=run_command,
         dry_run=dry_run,
         verdict_timeout=parse_duration(verdict_timeout),
         timeout=parse_duration(timeout),
