@@ -6,6 +6,7 @@ the tool reads: both are written here from their one source, and a test holds th
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -54,12 +55,16 @@ def values_schema() -> str:
         key: {**platform["properties"][key], "pattern": f"^$|{platform['properties'][key]['pattern']}"}
         for key in ("clusterName", "registry", "captureStore")
     }
+    own = copy.deepcopy(_OWN)
+    own["cleanup"]["properties"] |= platform["$defs"]["Cleanup"]["properties"]
     secret = {"type": "string", "pattern": f"^$|{LABEL}"}
     schema = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "values of the chart sandbox",
-        **_mapping({**optional, **properties, "images": _mapping({"pullSecret": secret}), **_OWN}),
-        "definitions": {key: platform["$defs"][key] for key in platform["$defs"] if key != "PlatformImages"},
+        **_mapping({**optional, **properties, "images": _mapping({"pullSecret": secret}), **own}),
+        "definitions": {
+            key: platform["$defs"][key] for key in platform["$defs"] if key not in ("PlatformImages", "Cleanup")
+        },
     }
     # Other charts' globals, when this one is a dependency.
     schema["properties"]["global"] = {"type": "object"}

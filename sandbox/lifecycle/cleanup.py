@@ -22,6 +22,7 @@ from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Conflict, NamespaceTerminating, NotFound, QuotaExceeded
 from sandbox.cluster.events import on_namespace
 from sandbox.cluster.lease import is_deploying
+from sandbox.lifecycle import customresources
 from sandbox.lifecycle.alert import post
 from sandbox.lifecycle.janitor import EXPIRES as JANITOR_EXPIRES
 from sandbox.lifecycle.janitor import TTL as JANITOR_TTL
@@ -46,6 +47,11 @@ _TRIES: Final = 5
 _LOCK_PATIENCE: Final = timedelta(hours=1)
 # No deployment takes longer than this; whoever renews a lease by hand keeps nothing by it.
 _DEPLOYMENT_PATIENCE: Final = timedelta(hours=1)
+# What a pass gives the operators of a sandbox to finish its custom resources; then the others wait for it too.
+_OPERATORS_S: Final = 5.0
+# How long they have over several passes. Late by more, a sandbox has the time of one pass left.
+_OPERATOR_PATIENCE: Final = timedelta(minutes=10)
+_OPERATORS_LATEST: Final = timedelta(hours=1)
 _FORGET_EVERY: Final = timedelta(hours=1)
 # Our clock decides nothing. That it is off is worth a word; a whole day off, one of the two is nonsense.
 _SKEW_SAID: Final = timedelta(minutes=5)
@@ -86,6 +92,7 @@ class Policy:
     Attributes:
         selector: only namespaces with these labels.
         cluster_scoped: ``Kind.group`` of what may be deleted outside of namespaces.
+        custom_resources: ``resource.group`` of what is deleted before the namespace that it is in.
         limits: what is allowed and only counting can hold; ``profiles``: the same of each quota profile.
         locks: where locks are kept; None: nowhere. ``retention``: for how long.
         alert_url: told of every sandbox that ends soon.
@@ -97,6 +104,7 @@ class Policy:
     selector: str = ""
     dry_run: bool = False
     cluster_scoped: frozenset[str] = frozenset()
+    custom_resources: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     profiles: Mapping[str, QuotaProfile] = field(default_factory=dict)
     locks: Keeper | None = None
@@ -283,10 +291,11 @@ class Sweep:
         return None
 
     async def _attempt(self, namespace: Manifest, verdict: Verdict, told: set[str]) -> None:
-        """Delete a namespace and what belongs to it, in this order: lock kept, outside, event, namespace.
+        """Delete a namespace and what belongs to it, in this order: lock kept, custom resources, outside, event,
+        namespace.
 
         Args:
-            told: what earlier attempts said of what stays outside.
+            told: what earlier attempts said of what stays.
 
         Raises:
             Conflict: it is not as it was judged.
@@ -308,6 +317,10 @@ class Sweep:
             self._say(Action.WOULD_DELETE, verdict.why, namespace, verdict)
             return
         lock = await self._keep_lock(namespace, verdict, summary)
+        if verdict.managed and self._policy.custom_resources:
+            namespace, have_ended = await self._end_custom_resources(namespace, verdict, told)
+            if not have_ended:
+                return
         if summary and summary.outside:
             namespace = await self._delete_outside(namespace, verdict, summary.outside, told)
         await self._tell_namespace(
@@ -379,6 +392,36 @@ class Sweep:
                 raise
             return namespace
 
+    async def _end_custom_resources(
+        self, namespace: Manifest, verdict: Verdict, told: set[str]
+    ) -> tuple[Manifest, bool]:
+        """Delete the listed custom resources and wait for their operators, which may need what is in the namespace.
+
+        Returns:
+            The namespace as it is now (claimed, where there were some), and whether it is its turn.
+
+        Raises:
+            Conflict: it changed since it was judged.
+            SandboxError: the cluster does not say what there is.
+        """
+        custom = await customresources.find(self._cluster, namespace["metadata"]["name"], self._policy.custom_resources)
+        if custom.found:
+            namespace = await self._claim(namespace, verdict)
+            await custom.delete()
+            await custom.wait(_OPERATORS_S)
+        for line in custom.refused:
+            self._say_once(told, Action.FAILED, line, namespace, verdict)
+        if not custom.found:
+            return namespace, True
+        since, late = custom.ending_since(), self._now() - verdict.deadline if verdict.deadline else timedelta()
+        if late < _OPERATORS_LATEST and (since is None or self._now() - since < _OPERATOR_PATIENCE):
+            self._say(Action.SPARED, f"its custom resources end first: {custom.names()}", namespace, verdict)
+            self._late(verdict)
+            return namespace, False
+        why = f"deleted before its custom resources have ended, which will hold it: {custom.names()}"
+        self._say_once(told, Action.STUCK, why, namespace, verdict)
+        return namespace, True
+
     async def _delete_outside(
         self, namespace: Manifest, verdict: Verdict, items: Iterable[Outside], told: set[str]
     ) -> Manifest:
@@ -419,9 +462,7 @@ class Sweep:
             except Exception as error:
                 _stay_for(stays, item, error)
         for line in map(str, stays.values()):
-            if line not in told:
-                told.add(line)
-                self._say(Action.FAILED, line, namespace, verdict)
+            self._say_once(told, Action.FAILED, line, namespace, verdict)
         return namespace
 
     async def _warn(self, namespace: Manifest, verdict: Verdict) -> None:
@@ -511,6 +552,11 @@ class Sweep:
     def _flag_overdue(self, namespace: Manifest, verdict: Verdict, why: str) -> None:
         self._say(Action.FLAGGED, why, namespace, verdict)
         self._late(verdict)
+
+    def _say_once(self, told: set[str], action: Action, why: str, namespace: Manifest, verdict: Verdict) -> None:
+        if why not in told:
+            told.add(why)
+            self._say(action, why, namespace, verdict)
 
     def _late(self, verdict: Verdict) -> None:
         if verdict.deadline is not None:

@@ -204,6 +204,6 @@ def _check_alive(sandbox: Sandbox, namespace: Manifest | None) -> None:
     if (namespace["metadata"].get("annotations") or {}).get(labels.PHASE) == Phase.EXPIRING:
         raise OperationFailed(
             f"too late: {sandbox.name} is being ended",
-            why="the clean-up has begun to delete what it put outside of its namespace",
+            why="the clean-up has begun to delete what belongs to it",
             hint="`sandbox up` makes it whole again",
         )

@@ -17,7 +17,7 @@ class Action(StrEnum):
     WOULD_WARN = "would-warn"
     WOULD_DELETE = "would-delete"
     SPARED = "spared"
-    """It was due and changed before it was deleted: extended, deployed into, or gone."""
+    """It was due and is not deleted: extended, deployed into, gone, or its custom resources end first."""
     FLAGGED = "flagged"
     """Something is wrong with it that only people can mend; it stays."""
     STUCK = "stuck"

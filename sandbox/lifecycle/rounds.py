@@ -46,6 +46,7 @@ class Wishes:
 
     Attributes:
         cluster_scoped: kinds (``Kind.group``), besides those that the platform's profiles list.
+        custom_resources: kinds (``resource.group``), besides those that the platform lists.
         store: URL of the capture store that locks go to.
     """
 
@@ -55,6 +56,7 @@ class Wishes:
     stuck_after: timedelta = timedelta(minutes=10)
     janitor: tuple[str, ...] = ()
     cluster_scoped: tuple[str, ...] = ()
+    custom_resources: tuple[str, ...] = ()
     store: str | None = None
     alert_url: str | None = None
 
@@ -144,6 +146,7 @@ class Rounds:
             selector=wishes.selector,
             dry_run=wishes.dry_run,
             cluster_scoped=frozenset(listed | set(wishes.cluster_scoped or (() if listed else DEFAULT_KINDS))),
+            custom_resources=platform.cleanup.kinds | set(wishes.custom_resources),
             limits=platform.limits,
             profiles=platform.profiles,
             locks=self._keeper(cluster, platform.capture_store, has_platform=text is not None),

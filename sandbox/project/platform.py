@@ -42,6 +42,19 @@ def _store_url(text: str) -> str:
 StoreUrl = Annotated[str, AfterValidator(_store_url), WithJsonSchema({"type": "string", "pattern": STORE_URL})]
 
 
+# With a dot: groups without one are Kubernetes' own.
+API_GROUP: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$"
+
+
+def _api_group(text: str) -> str:
+    if not re.search(API_GROUP, text, re.ASCII) or text.endswith("\n"):
+        raise ValueError(f"{text!r} is no API group of custom resources, such as acid.zalan.do")
+    return text
+
+
+ApiGroup = Annotated[str, AfterValidator(_api_group), WithJsonSchema({"type": "string", "pattern": API_GROUP})]
+
+
 class PlatformImages(ConfigModel):
     """What holds for the images of all projects."""
 
@@ -56,6 +69,27 @@ class Limits(ConfigModel):
     """Most sandboxes of one owner; without one, any number."""
     sandboxes_per_project: int | None = Field(default=None, ge=1)
     """Most sandboxes of one project; without one, any number."""
+
+
+class CustomResource(ConfigModel):
+    """A kind of custom resource, as RBAC names it."""
+
+    group: ApiGroup
+    """Its API group, such as `acid.zalan.do`."""
+    resource: ServiceName
+    """Its plural name, such as `postgresqls`."""
+
+
+class Cleanup(ConfigModel):
+    """What the clean-up does besides deleting namespaces."""
+
+    custom_resources: list[CustomResource] = Field(default_factory=list)
+    """Kinds that are deleted before the namespace they are in, so that their operators can finish them."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """As kubectl writes them: ``postgresqls.acid.zalan.do``."""
+        return frozenset(f"{each.resource}.{each.group}" for each in self.custom_resources)
 
 
 class Platform(ConfigModel):
@@ -81,6 +115,8 @@ class Platform(ConfigModel):
     """How long the lock of a deleted sandbox is kept, so that `up --lock` brings it back."""
     limits: Limits = Field(default_factory=Limits)
     """What only counting can hold."""
+    cleanup: Cleanup = Field(default_factory=Cleanup)
+    """What the clean-up does besides deleting namespaces."""
 
     @model_validator(mode="after")
     def _keys_are_names(self) -> Self:

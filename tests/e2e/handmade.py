@@ -119,6 +119,22 @@ def _config_map(namespace: str, data: Mapping[str, str]) -> Manifest:
     }
 
 
+def definition(api_group: str) -> Manifest:
+    """The CustomResourceDefinition of Things, which may have any fields."""
+    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"things.{api_group}"},
+        "spec": {
+            "group": api_group,
+            "names": {"plural": "things", "kind": "Thing"},
+            "scope": "Namespaced",
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": anything}],
+        },
+    }
+
+
 @contextmanager
 def group_on(cluster: ClusterInfo) -> Iterator[Group]:
     """A group of sandboxes; they are deleted afterwards, without waiting for it."""

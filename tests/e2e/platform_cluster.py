@@ -67,7 +67,10 @@ VALUES: Manifest = {
         "ciGroups": ["sandbox-ci", "system:serviceaccounts:ci"],
     },
     "admission": {"exempt": {"groups": ["system:masters", "platform-team"]}, "ingressDomains": [DOMAIN]},
-    "cleanup": {"schedule": "0 0 1 1 *"},
+    "cleanup": {
+        "schedule": "0 0 1 1 *",
+        "customResources": [{"group": "things.example.com", "resource": "things"}],
+    },
 }
 
 

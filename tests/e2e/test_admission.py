@@ -25,6 +25,7 @@ from sandbox.model.sandbox import Phase
 from sandbox.provision.guardrails import guardrails
 from tests.conftest import TEST_CLUSTER, kubectl
 from tests.e2e.bounded import until
+from tests.e2e.handmade import definition
 from tests.e2e.people import Manifest, Person, by_token
 from tests.e2e.platform_cluster import (
     DOMAIN,
@@ -1047,6 +1048,27 @@ def test_the_clean_up_deletes_and_notes_sandboxes(ground: Ground, cleaner: Any) 
     cleaner.merge(f"/api/v1/namespaces/{name}", note(**{labels.PHASE: "Expiring"})).ok()
     cleaner.get(inside(name, "configmaps/sandbox-record")).ok()
     cleaner.delete(f"/api/v1/namespaces/{name}").ok()
+
+
+def test_the_clean_up_deletes_listed_custom_resources_in_sandboxes_only(ground: Ground, cleaner: Any) -> None:
+    sandbox, group = ground.sandbox(ground.dana), "things.example.com"
+    kubectl(ground.info, "create", "-f", "-", stdin=json.dumps(definition(group)))
+    kubectl(ground.info, "wait", "--for=condition=Established", "--timeout=60s", f"crd/things.{group}")
+    everywhere = f"/apis/{group}/v1/things"
+    try:
+        until(lambda: True if cleaner.get(everywhere).status == 200 else None, "it is served", 60)
+        for name in (sandbox, ground.stranger_namespace):
+            path = inside(name, "things", f"apis/{group}/v1")
+            thing = {"apiVersion": f"{group}/v1", "kind": "Thing", "metadata": {"name": "web", "namespace": name}}
+            ground.admin.create(path, thing).ok()
+            cleaner.create(path, thing).refused("cannot create")
+        elsewhere = inside(ground.stranger_namespace, "things", f"apis/{group}/v1")
+        cleaner.delete(f"{elsewhere}/web").refused("sandboxes only")
+        cleaner.delete(elsewhere).refused("cannot deletecollection")
+        cleaner.delete(inside(sandbox, "things/web", f"apis/{group}/v1")).ok()
+        ground.admin.get(f"{elsewhere}/web").ok()
+    finally:
+        kubectl(ground.info, "delete", "crd", f"things.{group}", "--wait=false")
 
 
 def test_the_clean_up_deletes_nothing_else(ground: Ground, cleaner: Any, mine: str) -> None:

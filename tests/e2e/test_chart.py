@@ -203,6 +203,19 @@ def test_locks_stay_in_the_cluster_only_where_no_store_is_named() -> None:
     assert named(render("--set", "cleanup.enabled=false"), "Namespace") == set()
 
 
+def test_custom_resources_that_the_clean_up_deletes_are_told_to_all_who_must_know() -> None:
+    listed = {"group": "acid.zalan.do", "resource": "postgresqls"}
+    made = render("--set-json", f"cleanup.customResources=[{json.dumps(listed)}]")
+
+    config = next(d for d in made if d["metadata"]["name"] == "sandbox-config" and d["kind"] == "ConfigMap")
+    assert parse_platform(config["data"]["platform.yaml"]).cleanup.kinds == {"postgresqls.acid.zalan.do"}
+    role = next(d for d in made if d["metadata"]["name"] == "sandbox-cleanup" and d["kind"] == "ClusterRole")
+    rule = {"apiGroups": ["acid.zalan.do"], "resources": ["postgresqls"], "verbs": ["list", "delete"]}
+    assert rule in role["rules"]
+    assert "sandbox-cleanup-custom-resources" in named(made, "ValidatingAdmissionPolicyBinding")
+    assert "sandbox-cleanup-custom-resources" not in named(render(), "ValidatingAdmissionPolicy")
+
+
 def test_where_services_of_other_namespaces_may_be_reached_is_the_platforms_to_say() -> None:
     def services(*arguments: str) -> str:
         made = render(*arguments)

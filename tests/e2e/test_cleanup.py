@@ -40,7 +40,7 @@ from sandbox.project.quotas import QuotaProfile
 from tests.conftest import kubectl
 from tests.e2e.bounded import until
 from tests.e2e.faulty import Fault, faulty
-from tests.e2e.handmade import Group, group_on
+from tests.e2e.handmade import Group, definition, group_on
 from tests.e2e.preloaded import Preloaded
 from tests.e2e.projects import Ended, Tool
 from tests.e2e.proxy import proxied
@@ -354,6 +354,67 @@ def test_once_its_end_has_begun_an_extension_comes_too_late(tool: Tool, group: G
 
     tool.run("extend", name, "4h").failed(1, "too late")
     assert names(sweep(tool, group).failed(0), "deleted") == {name}
+
+
+# -- custom resources -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def things(control_plane: ClusterInfo, group: Group) -> Iterator[str]:
+    """A kind of custom resource, as kubectl names it."""
+    api = f"{group.project}.example.com"
+    kubectl(control_plane, "create", "-f", "-", stdin=json.dumps(definition(api)))
+    kubectl(control_plane, "wait", "--for=condition=Established", "--timeout=60s", f"crd/things.{api}")
+    resources = ("api-resources", f"--api-group={api}", "--cached=false", "-o", "name")
+    until(lambda: kubectl(control_plane, *resources).strip() or None, "it is served", 60)
+    yield f"things.{api}"
+    kubectl(control_plane, "delete", "crd", f"things.{api}", "--wait=false")
+
+
+def make_thing(group: Group, things: str, namespace: str, finalizers: list[str]) -> None:
+    thing = {
+        "apiVersion": f"{things.partition('.')[2]}/v1",
+        "kind": "Thing",
+        "metadata": {"name": "web", "namespace": namespace, "finalizers": finalizers},
+    }
+    kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(thing))
+
+
+def finish_thing(group: Group, things: str, namespace: str) -> None:
+    """What its operator does at the end."""
+    patch = '{"metadata":{"finalizers":null}}'
+    kubectl(group.cluster, "-n", namespace, "patch", things, "web", "--type=merge", "-p", patch)
+
+
+def test_custom_resources_end_before_their_namespace(tool: Tool, group: Group, things: str) -> None:
+    free, held, late, alive = (group.name(kind) for kind in ("free", "held", "late", "alive"))
+    for name, left in ((free, -MINUTE), (held, -MINUTE), (late, -2 * HOUR), (alive, HOUR)):
+        group.make(name, left)
+        make_thing(group, things, name, [] if name == free else ["example.com/operator"])
+
+    first = sweep(tool, group, "--custom-resources", things).failed(6)
+
+    # The operator has not finished: its namespace waits for it; not for ever.
+    assert names(first, "deleted") == {free, late}
+    (spared,) = of(first, "spared")
+    assert (spared["namespace"], f"thing.{things.partition('.')[2]}/web" in spared["why"]) == (held, True)
+    assert group.annotations(held)[labels.PHASE] == "Expiring"
+    tool.run("extend", held, "4h").failed(1, "too late")
+    (stuck,) = of(first, "stuck")
+    assert (stuck["namespace"], "finalizers example.com/operator" in stuck["why"]) == (late, True)
+    marked = json.loads(kubectl(group.cluster, "get", things, "-A", "-o", "json"))["items"]
+    ends = {item["metadata"]["namespace"]: "deletionTimestamp" in item["metadata"] for item in marked}
+    assert (ends[held], ends[late], ends[alive]) == (True, True, False)
+
+    for name in (held, late):
+        finish_thing(group, things, name)
+    assert names(sweep(tool, group, "--custom-resources", things).failed(0), "deleted") == {held}
+    finish_thing(group, things, alive)
+
+
+def test_only_custom_resources_can_be_named(tool: Tool, group: Group) -> None:
+    for name in ("secrets", "deployments.apps", "*.example.com"):
+        sweep(tool, group, "--custom-resources", name).failed(2, "postgresqls.acid.zalan.do")
 
 
 # -- races and faults -------------------------------------------------------------------------------------------

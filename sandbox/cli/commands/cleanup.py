@@ -82,6 +82,15 @@ def cleanup(
             "profiles allow, else ClusterRole and ClusterRoleBinding.",
         ),
     ] = None,
+    custom_resources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--custom-resources",
+            metavar="RESOURCE.GROUP",
+            help="Delete these before the namespace they are in, so that their operators can finish them (a,b); "
+            "besides those of the platform configuration.",
+        ),
+    ] = None,
     janitor_annotations: Annotated[
         bool,
         typer.Option("--janitor-annotations", help="Honour kube-janitor's annotations on other namespaces too."),
@@ -126,6 +135,7 @@ def cleanup(
         stuck_after=parse_duration(stuck_after),
         janitor=patterns,
         cluster_scoped=comma_separated(cluster_scoped or ()),
+        custom_resources=_kinds(comma_separated(custom_resources or ())),
         store=store,
         alert_url=alert_url,
     )
@@ -166,6 +176,27 @@ def _places(common: Common, names: str | None, folder: Path | None) -> list[Plac
     if unknown or not wanted:
         raise InvalidInput(f"there is no context {', '.join(unknown)}" if unknown else "--contexts names no context")
     return [Place(name, common.kubeconfig) for name in wanted]
+
+
+def _kinds(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Custom resources as kubectl names them.
+
+    Raises:
+        InvalidInput: one is of Kubernetes' own, or has no group.
+    """
+    import re
+
+    from sandbox.model.errors import InvalidInput
+    from sandbox.project.config import LABEL
+    from sandbox.project.platform import API_GROUP
+
+    for name in names:
+        resource, _, group = name.partition(".")
+        if not (re.search(LABEL, resource) and re.search(API_GROUP, group)):
+            raise InvalidInput(
+                f"--custom-resources {name} is not of the form RESOURCE.GROUP", hint="such as postgresqls.acid.zalan.do"
+            )
+    return names
 
 
 def _metrics(port: int | None) -> Metrics | None:
