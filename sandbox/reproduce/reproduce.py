@@ -20,7 +20,6 @@ from sandbox.images.registry import digest_of
 from sandbox.model.deadline import parse_ttl
 from sandbox.model.errors import Refused, SandboxError, Unreachable
 from sandbox.model.failure import Finding, NotReady
-from sandbox.model.names import slug
 from sandbox.model.objects import Manifest, digest, pod_spec
 from sandbox.model.quota import Asked
 from sandbox.model.record import Lock, Record
@@ -174,13 +173,11 @@ class _Work:
 
     def _branch(self) -> str:
         """What tells this reproduction from others of the same project."""
-        code = self._bundle.entry.id.partition("-")[0][:_LONGEST_ID]
-        replaced = [f"{service}-{ref}" for service, ref in sorted(self._request.replace.items())]
-        return "-".join([code, *(slug(text, longest=24) for text in replaced)])
+        return self._bundle.entry.id.partition("-")[0][:_LONGEST_ID]
 
     def _choices(self) -> str:
         request = self._request
-        chosen = [sorted(request.only), sorted(request.replace.items()), request.data, request.allow_tags]
+        chosen = [sorted(request.only), request.data, request.allow_tags]
         return digest([*chosen, request.identity is not None])
 
     async def _find_state(self) -> None:
@@ -460,7 +457,11 @@ class _Work:
         self.state = self.state.model_copy(
             update={
                 "stage": "done",
-                "outcome": {"verdict": verdict.as_data(found), "report": report.as_data(lines)},
+                "outcome": {
+                    "verdict": verdict.as_data(found),
+                    "counts": report.counts(lines),
+                    "report": report.as_data(lines),
+                },
             }
         )
         await state.save(self._cluster, self._namespace, self.state)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +13,6 @@ class ReproduceRequest:
 
     Attributes:
         only: services to bring back, with what they need as far as a record says; empty: all.
-        replace: service → git reference that it is built from instead.
         data: bring the contents of databases and caches back.
         identity: file with an age identity, for true values of Secrets and for contents that are encrypted.
         allow_tags: an image whose digest is gone or unknown may be taken by its tag.
@@ -28,7 +26,6 @@ class ReproduceRequest:
     ttl: str | None = None
     owner: str | None = None
     only: tuple[str, ...] = ()
-    replace: Mapping[str, str] = field(default_factory=dict)
     data: bool = True
     identity: Path | None = None
     allow_tags: bool = False

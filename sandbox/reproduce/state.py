@@ -56,6 +56,15 @@ class Reproduction(BaseModel):
         except binascii.Error:
             return self.seed.encode()
 
+    def line(self) -> str:
+        """What a status says of it."""
+        if self.stage != "done":
+            return f"reproduces capture {self.capture}: not complete"
+        found, counts = self.outcome.get("verdict"), self.outcome.get("counts")
+        verdict = str(found.get("verdict")) if isinstance(found, dict) else "not known"
+        items = ", ".join(f"{n} {what}" for what, n in counts.items()) if isinstance(counts, dict) else ""
+        return f"reproduces capture {self.capture}: " + "; ".join(filter(None, (verdict, items)))
+
     def is_of(self, digest: str, choices: str) -> bool:
         return (self.digest, self.choices) == (digest, choices)
 

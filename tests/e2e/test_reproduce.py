@@ -234,6 +234,8 @@ def test_it_is_a_sandbox_within_guardrails(again: Again, keeper: Tool) -> None:
     assert egress
     status = keeper.run("status", again.space.name, "-o", "json").ok().data
     assert {service["name"] for service in status["services"] if service["name"]} >= {"db", "cache", "shop"}
+    [note] = [note for note in status["notes"] if "reproduces capture" in note]
+    assert "same failure" in note
 
 
 def test_again_into_what_has_data_is_refused(again: Again, keeper: Tool, broken: Broken) -> None:

@@ -55,12 +55,25 @@ async def _status(common: Common, selection: Selection, names: list[str], output
         async def look() -> list[SandboxStatus]:
             from sandbox.provision.status import status as status_of
 
-            return list(await asyncio.gather(*(status_of(cluster, sandbox) for sandbox in sandboxes)))
+            found = await asyncio.gather(*(status_of(cluster, sandbox) for sandbox in sandboxes))
+            return list(await asyncio.gather(*(_with_reproduction(cluster, status) for status in found)))
 
         if not watch:
             _show(await look(), output, single=single)
             return
         await _watch(cluster, look, output, single=single)
+
+
+async def _with_reproduction(cluster: Cluster, status: SandboxStatus) -> SandboxStatus:
+    """A status that says so where the sandbox brings a capture back; what comes of a repository does not."""
+    from dataclasses import replace
+
+    if status.sandbox.repo:
+        return status
+    from sandbox.reproduce.state import load
+
+    found = await load(cluster, status.sandbox.namespace)
+    return replace(status, notes=(*status.notes, found.line())) if found else status
 
 
 async def _watch(cluster: Cluster, look: object, output: Format, *, single: bool) -> None:
