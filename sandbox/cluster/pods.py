@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote, urlencode
@@ -102,7 +102,8 @@ async def logs(
     if not follow:
         for pod in known:
             for name in _log_containers(pod, container, known):
-                async for line in _log_once(cluster, namespace, pod["metadata"]["name"], name, options):
+                wanted = _of_last_end(options, pod, name)
+                async for line in _log_once(cluster, namespace, pod["metadata"]["name"], name, wanted):
                     yield line
         return
     async for line in _LogFollower(cluster, namespace, ask, container, options).lines(known):
@@ -115,6 +116,14 @@ class _LogOptions:
     tail: int | None
     since: timedelta | None
     timestamps: bool
+
+
+def _of_last_end(options: _LogOptions, pod: Manifest, container: str) -> _LogOptions:
+    """Where a container has ended and was not started again yet, its run before is the one that just ended: of those
+    before it the kubelet keeps nothing."""
+    state = next((s for s in container_statuses(pod) if s["name"] == container), {})
+    ended = bool(state.get("restartCount")) and "terminated" in (state.get("state") or {})
+    return replace(options, previous=False) if options.previous and ended else options
 
 
 def _log_containers(pod: Manifest, wanted: str | None, pods: Sequence[Manifest]) -> list[str]:
@@ -333,6 +342,9 @@ async def exec_(
             received may be incomplete.
         Exception: whatever reading ``stdin`` or writing the output raised; the command is left.
     """
+    if stdin == b"":
+        # Its end alone, sent at once, may reach the node before the command has an input, and is lost then.
+        stdin = None
     query = urlencode(
         [
             *([("container", container)] if container else []),

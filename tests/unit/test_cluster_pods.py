@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sandbox.cluster import tools
+from sandbox.cluster import pods, tools
 from sandbox.cluster.discovery import _BUILT_IN, Resource
 from sandbox.cluster.pods import is_ready, target_port
 from sandbox.model.errors import InvalidInput
@@ -119,3 +120,21 @@ def test_versions_are_read_and_what_hangs_is_unknown(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tools, "_TIMEOUT_S", 2.0)
     monkeypatch.setattr("sandbox.cluster.providers.embedded_bin_dir", lambda: None)
     assert tools.tool_versions() == {"git": "2.39.5", "helm": "v3.17.0+gabc", "kubectl": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "previous"),
+    [
+        ({"running": {}}, 2, True),
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, 2, True),
+        # Ended and not started again yet: the run before that one is gone from the node.
+        ({"terminated": {"exitCode": 1}}, 2, False),
+        # Ended for good, in its first run: there is none before.
+        ({"terminated": {"exitCode": 0}}, 0, True),
+    ],
+)
+def test_the_run_before_is_the_last_that_ended(state: dict[str, Any], restarts: int, previous: bool) -> None:
+    pod = {"status": {"containerStatuses": [{"name": "main", "restartCount": restarts, "state": state}]}}
+    options = pods._LogOptions(previous=True, tail=None, since=None, timestamps=False)
+    assert pods._of_last_end(options, pod, "main").previous is previous
+    assert not pods._of_last_end(replace(options, previous=False), pod, "main").previous

@@ -29,7 +29,7 @@ def logs(
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on with what comes, from restarted and new pods too.")
     ] = False,
-    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of the run before the last restart.")] = False,
+    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of the last run that has ended.")] = False,
     tail: Annotated[
         int | None, typer.Option("--tail", metavar="N", min=0, help="Only the last N lines of each container.")
     ] = None,
