@@ -60,11 +60,12 @@ def telling_lines(lines: Iterable[str]) -> list[str]:
 
 
 def normalised(line: str) -> str:
-    """A log line without what changes from run to run."""
+    """A log line without what changes from run to run; of a line that is normalised already, nothing changes."""
     text = line[: 4 * _LONGEST_LINE]
     for pattern, word in _CHANGING:
         text = pattern.sub(word, text)
-    return " ".join(text.split())[:_LONGEST_LINE]
+    # Whether a line begins with its time depends on who read it: the kubelet can add one, and readers take that away.
+    return " ".join(text.split()).removeprefix("<time> ")[:_LONGEST_LINE]
 
 
 def same_failure(a: Signature | None, b: Signature | None) -> bool:
@@ -76,7 +77,7 @@ def same_failure(a: Signature | None, b: Signature | None) -> bool:
         return False
     if _kind(a.reason) != _kind(b.reason):
         return False
-    return not a.log or not b.log or bool(set(a.log) & set(b.log))
+    return not a.log or not b.log or not {*map(normalised, a.log)}.isdisjoint(map(normalised, b.log))
 
 
 def _kind(reason: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.capture.model import Document
+from sandbox.model import labels
 from sandbox.model.objects import Manifest, ObjectRef, containers, pod_spec
 from sandbox.reproduce.captured import Captured
 from sandbox.reproduce.images import Pin, ran
@@ -74,6 +75,10 @@ def as_data(lines: Iterable[Line]) -> list[dict[str, str]]:
     return [{"area": x.area, "name": x.name, "outcome": x.outcome, "why": x.why} for x in lines]
 
 
+# Whoever prunes and deletes goes by it: what Helm had applied is the sandbox's here.
+_MANAGED_BY = f"metadata.labels.{labels.MANAGED_BY}"
+
+
 # -- objects ----------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +115,9 @@ def _object(name: str, expected: Manifest, live: Manifest, meant: Sequence[Chang
     if limited := [path for path in unmeant if expected["kind"] == "Pod" and ".resources" in path]:
         why.append("requests and limits are those of the quota profile")
         unmeant = [path for path in unmeant if path not in limited]
+    if _MANAGED_BY in unmeant:
+        why.append(f"the label {labels.MANAGED_BY} names sandbox, which applied it")
+        unmeant.remove(_MANAGED_BY)
     if unmeant:
         why.append("differs, which was not meant: " + ", ".join(_few(unmeant)))
     if any(c.outcome == "unavailable" for c in reasons):

@@ -11,7 +11,7 @@ from sandbox.capture.collect.releases import Deployed
 from sandbox.capture.collect.running import Running
 from sandbox.capture.model import Document, Signature
 from sandbox.capture.services import judge
-from sandbox.capture.signature import same_failure, signature, telling_lines
+from sandbox.capture.signature import normalised, same_failure, signature, telling_lines
 from sandbox.cluster import pods
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.readiness import container_statuses, time_of
@@ -239,7 +239,7 @@ def of_command(
     found = signature([again])
     lines = set(telling_lines(again.log_tail))
     captured = target.signature
-    is_same = captured is not None and (same_failure(captured, found) or bool(lines & set(captured.log)))
+    is_same = captured is not None and (same_failure(captured, found) or bool(lines & {*map(normalised, captured.log)}))
     kind: Kind = "same failure" if is_same else "different failure"
     return Verdict(kind, target.line, again.lines()[0], again.log_tail)
 

@@ -56,3 +56,21 @@ def test_a_failure_is_known_again() -> None:
     assert not same_failure(first, signature([crash(RUNS[0], reason="OOMKilled")]))
     assert signature([]) is None
     assert not same_failure(first, None)
+
+
+def test_a_time_before_a_line_makes_no_difference() -> None:
+    said = 'migrate FATAL column "customer_mail" does not exist'
+
+    def found(line: str) -> Finding:
+        return Finding("Error", "", "pod/x", service="orders", container="migrate", exit_code=1, log_tail=(line,))
+
+    plain = signature([found(said)])
+    assert plain is not None
+    assert same_failure(signature([found(f"2026-11-22T20:40:11Z {said}")]), plain)
+    # As captures of before have it.
+    assert same_failure(plain.model_copy(update={"log": (f"<time> {said}",)}), plain)
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_what_is_normalised_stays_as_it_is(line: str) -> None:
+    assert normalised(normalised(line)) == normalised(line)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sandbox.model.objects import Manifest
 from sandbox.reproduce.portable import Surroundings, replaced, stripped, why_left_out
+from sandbox.reproduce.report import _object
 
 RBAC = "rbac.authorization.k8s.io/v1"
 HERE = Surroundings("again", host="again.sandbox.localhost", storage_classes={"fast"})
@@ -194,3 +195,13 @@ def test_stripping_twice_is_stripping_once_and_changes_nothing_else(data: dict[s
     assert stripped(once) == once
     assert once["data"] == data
     assert original == kept
+
+
+def test_whose_an_object_is_now_is_told_and_is_no_unexpected_difference() -> None:
+    expected = {"kind": "Service", "metadata": {"name": "web", "labels": {"app.kubernetes.io/managed-by": "Helm"}}}
+    live = {"kind": "Service", "metadata": {"name": "web", "labels": {"app.kubernetes.io/managed-by": "sandbox"}}}
+    line = _object("service/web", expected, live, [])
+    assert line.outcome == "substituted"
+    assert line.why == "the label app.kubernetes.io/managed-by names sandbox, which applied it"
+    other = _object("service/web", {**expected, "spec": {"type": "ClusterIP"}}, live, [])
+    assert "differs, which was not meant: spec" in other.why
