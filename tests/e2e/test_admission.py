@@ -142,9 +142,8 @@ def test_a_deleted_sandbox_goes_with_its_guardrails(ground: Ground) -> None:
 def test_the_guardrails_are_not_deleted_while_the_sandbox_ends(ground: Ground) -> None:
     """Its pods end first, and have the network until then."""
     name = ground.sandbox(ground.dana)
-    held = pod(name, "held")
-    held["metadata"]["finalizers"] = ["example.com/hold"]
-    ground.admin.create(inside(name, "pods"), held).ok()
+    ground.admin.create(inside(name, "pods"), pod(name, "held")).ok()
+    ground.admin.merge(inside(name, "pods/held"), {"metadata": {"finalizers": ["example.com/hold"]}}).ok()
     ground.dana.delete(f"/api/v1/namespaces/{name}").ok()
 
     def ending() -> bool | None:
@@ -921,6 +920,33 @@ def test_an_owner_puts_on_no_finalizer_that_nobody_takes_off(ground: Ground, min
     path = inside(mine, f"configmaps/{plain['metadata']['name']}")
     ground.dana.create(inside(mine, "configmaps"), plain).ok()
     ground.dana.merge(path, {"metadata": {"finalizers": [finalizer]}}).refused("no finalizers")
+
+
+def test_no_template_brings_what_its_owner_may_not(ground: Ground, mine: str) -> None:
+    """Controllers make what templates say with accounts of the system's."""
+    held, named, kept = (deployment() for _ in range(3))
+    held["template"] = changed(held["template"], {"finalizers": ["example.com/never"]})
+    for spec, wrong in ((named, {"volumeName": "somebodys"}), (kept, {})):
+        template = claim("data")
+        template["spec"] |= wrong
+        template["metadata"] |= {} if wrong else {"finalizers": ["example.com/never"]}
+        spec |= {"serviceName": "web", "volumeClaimTemplates": [template]}
+    for kind, name, spec in (
+        ("Deployment", "held", held),
+        ("StatefulSet", "named", named),
+        ("StatefulSet", "kept", kept),
+    ):
+        workload = {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        ground.dana.create(inside(mine, f"{kind.lower()}s", "apis/apps/v1"), workload).ok()
+
+    def refused() -> bool | None:
+        said = " ".join(event["message"] for event in ground.admin.get(inside(mine, "events")).ok()["items"])
+        wanted = ("pods begin without finalizers", "do not name their volume", "claims of a sandbox begin without")
+        return True if all(words in said for words in wanted) else None
+
+    until(refused, "the controllers are told of all three", 60)
+    claims = ground.admin.get(inside(mine, "persistentvolumeclaims")).ok()["items"]
+    assert not [c["metadata"]["name"] for c in claims if c["metadata"]["name"].startswith("data-")]
 
 
 def test_no_finalizer_gets_in_by_the_status(ground: Ground, mine: str) -> None:
