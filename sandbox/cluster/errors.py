@@ -114,6 +114,8 @@ _HINTS: Mapping[type[SandboxError], str] = {
 
 _ADMISSION_DENIAL = re.compile(r"ValidatingAdmissionPolicy '|admission webhook .* denied the request")
 _RULE = "that is a rule of this cluster and no missing right: ask for something else, or whoever runs the cluster"
+# As the chart's policy says it (charts/sandbox/templates/admission/namespaces.yaml).
+_PREFIX = re.compile(r"namespace must be called ([a-z0-9-]+), followed by")
 _SECRET_PATH = re.compile(r"/secrets(?:/|$|\?)")
 # Field errors repeat the value that they refuse: `data[x]: Invalid value: "hunter2": …`.
 _QUOTED_VALUE = re.compile(r'((?:Invalid|Unsupported|Duplicate) value:\s*)(?:"(?:[^"\\]|\\.)*"|\S+)')
@@ -140,12 +142,19 @@ def from_response(status: int, body: bytes, *, method: str, path: str, retry_aft
     return kind(
         f"cannot {describe(method, path)}",
         why=message,
-        hint=_RULE if _ADMISSION_DENIAL.search(message) else _hint(kind),
+        hint=_rule(message) if _ADMISSION_DENIAL.search(message) else _hint(kind),
         status=status,
         reason=reason,
         causes=causes,
         retry_after=_seconds(retry_after, details or {}),
     )
+
+
+def _rule(message: str) -> str:
+    """What to do about a rule of the cluster."""
+    if prefix := _PREFIX.search(message):
+        return f"put `namespacePrefix: {prefix[1]}` into your settings, or give --namespace-prefix {prefix[1]}"
+    return _RULE
 
 
 def _hint(kind: type[FromServer]) -> str:

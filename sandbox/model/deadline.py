@@ -107,7 +107,7 @@ def pin_end(text: str, now: datetime) -> datetime:
     if until is None:
         raise InvalidInput(
             f"{text[:100]!r} is neither a date, a duration nor a time with its zone",
-            hint="such as 2030-02-01 (its end, UTC), 3d, or 2030-02-01T18:00:00Z",
+            hint="a duration (3d, 2w), a date (YYYY-MM-DD: its end, UTC) or a time (YYYY-MM-DDTHH:MM:SSZ)",
         )
     if until <= now:
         raise InvalidInput(f"{text} has passed", hint="pin until a time to come")

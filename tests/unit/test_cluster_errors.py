@@ -115,3 +115,13 @@ def test_requests_are_said_in_words(method: str, path: str, expected: str) -> No
 def test_the_time_to_wait_is_read(header: str | None, details: dict[str, Any], expected: float) -> None:
     body = answer(429, "TooManyRequests", "slow", **details)
     assert errors.from_response(429, body, method="GET", path=PODS, retry_after=header).retry_after == expected
+
+
+def test_a_prefix_that_the_cluster_wants_is_told_as_a_setting() -> None:
+    said = (
+        "namespaces \"dana-shop\" is forbidden: ValidatingAdmissionPolicy 'sandbox-namespaces' with binding 'x' denied "
+        "request: a sandbox's namespace must be called sbx-, followed by what its label sandbox.dev/name says"
+    )
+    body = json.dumps({"kind": "Status", "reason": "Forbidden", "message": said}).encode()
+    error = errors.from_response(403, body, method="POST", path="/api/v1/namespaces")
+    assert error.hint == "put `namespacePrefix: sbx-` into your settings, or give --namespace-prefix sbx-"
