@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import zlib
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339
 from sandbox.model.errors import InvalidInput, OperationFailed
 from sandbox.model.objects import Manifest, ObjectRef
+from sandbox.model.owner import Owner
 
 NAMESPACE: Final = "sandbox-locks"
 URL: Final = f"configmap://{NAMESPACE}/"
@@ -30,8 +32,11 @@ _MOST_PACKED: Final = 64 * 1024
 _MOST: Final = 1024 * 1024
 
 
-async def keep(cluster: Cluster, namespace: str, uid: str, text: str) -> str:
+async def keep(cluster: Cluster, namespace: str, uid: str, text: str, owner: Owner) -> str:
     """Save a lock; where it is, as ``up --lock`` takes it.
+
+    Args:
+        owner: whose the namespace is, by the namespace itself: the lock's text is whatever its owner wrote.
 
     Raises:
         OperationFailed: it is too large for a cluster's database.
@@ -40,11 +45,17 @@ async def keep(cluster: Cluster, namespace: str, uid: str, text: str) -> str:
     packed = gzip.compress(text.encode(), mtime=0)
     if len(packed) > _MOST_PACKED:
         raise OperationFailed(f"the lock of {namespace} is too large for the cluster", hint="set captureStore")
-    name = f"{namespace}-{uid}"
+    # Of its text: an attempt that lost against `extend` kept an older one of the same namespace.
+    name = f"{namespace}-{uid}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     manifest: Manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {_LOCK_OF: namespace}},
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "labels": {_LOCK_OF: namespace},
+            "annotations": owner.annotations(),
+        },
         "binaryData": {_KEY: base64.b64encode(packed).decode()},
         "immutable": True,
     }
@@ -68,18 +79,17 @@ async def forget(cluster: Cluster, retention: timedelta, now: datetime) -> int:
     return removed
 
 
-async def newest(cluster: Cluster, namespace: str) -> tuple[datetime, str] | None:
-    """The lock of the sandbox of this namespace that was deleted last: when it was kept, and its name.
+async def kept_of(cluster: Cluster, namespace: str) -> list[tuple[datetime, str, Owner]]:
+    """The locks of sandboxes of this namespace that were deleted: when each was kept, its name, and whose it was.
 
     Raises:
         SandboxError: the cluster refuses to say.
     """
     selector = f"{_LOCK_OF}={namespace}"
-    found = [
-        (from_rfc3339(kept["metadata"]["creationTimestamp"]), str(kept["metadata"]["name"]))
+    return [
+        (from_rfc3339(kept["metadata"]["creationTimestamp"]), str(kept["metadata"]["name"]), Owner.of(kept))
         async for kept in objects.list_(cluster, "v1", "ConfigMap", NAMESPACE, selector, metadata_only=True)
     ]
-    return max(found, default=None)
 
 
 async def read(cluster: Cluster, name: str) -> bytes | None:

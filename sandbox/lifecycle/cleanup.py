@@ -35,6 +35,7 @@ from sandbox.model.deletion import check_ours, stuck_reasons
 from sandbox.model.durations import relative, short_duration, to_rfc3339
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
 from sandbox.model.objects import Manifest, ObjectRef
+from sandbox.model.owner import Owner
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.model.summary import Outside, Summary, read_summary
 from sandbox.project.platform import Limits
@@ -358,7 +359,7 @@ class Sweep:
         if keeper is None or summary is None or not summary.lock:
             return ""
         try:
-            return await keeper.keep(metadata["name"], metadata["uid"], summary.lock)
+            return await keeper.keep(metadata["name"], metadata["uid"], summary.lock, Owner.of(namespace))
         except SandboxError as error:
             late = self._now() - verdict.deadline if verdict.deadline else timedelta()
             if late < _LOCK_PATIENCE:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sandbox.cluster import keptlocks
 from sandbox.cluster.client import Cluster
+from sandbox.model.owner import Owner
 from sandbox.store.locks import forget_locks, keep_lock
 from sandbox.store.store import Store
 
@@ -15,8 +16,8 @@ from sandbox.store.store import Store
 class Keeper(Protocol):
     """A place for locks."""
 
-    async def keep(self, namespace: str, uid: str, text: str) -> str:
-        """Save a lock; where it is, as ``up --lock`` takes it."""
+    async def keep(self, namespace: str, uid: str, text: str, owner: Owner) -> str:
+        """Save a lock, and whose it is; where it is, as ``up --lock`` takes it."""
 
     async def forget(self, retention: timedelta, now: datetime) -> int:
         """Remove the locks that were kept for longer; how many."""
@@ -28,8 +29,8 @@ class InStore:
 
     store: Store
 
-    async def keep(self, namespace: str, uid: str, text: str) -> str:
-        return await keep_lock(self.store, namespace, uid, text)
+    async def keep(self, namespace: str, uid: str, text: str, owner: Owner) -> str:
+        return await keep_lock(self.store, namespace, uid, text, owner)
 
     async def forget(self, retention: timedelta, now: datetime) -> int:
         return await forget_locks(self.store, retention, now)
@@ -41,8 +42,8 @@ class InCluster:
 
     cluster: Cluster
 
-    async def keep(self, namespace: str, uid: str, text: str) -> str:
-        return await keptlocks.keep(self.cluster, namespace, uid, text)
+    async def keep(self, namespace: str, uid: str, text: str, owner: Owner) -> str:
+        return await keptlocks.keep(self.cluster, namespace, uid, text, owner)
 
     async def forget(self, retention: timedelta, now: datetime) -> int:
         return await keptlocks.forget(self.cluster, retention, now)

@@ -16,6 +16,7 @@ from sandbox.cluster.errors import NotFound
 from sandbox.cluster.helm import Helm
 from sandbox.model.deletion import check_ours, stuck_reasons
 from sandbox.model.errors import Refused, SandboxError
+from sandbox.model.owner import Owner
 from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision import equivalents, records
@@ -113,7 +114,7 @@ async def _down_one(
     named = [str(item.ref) for s in newest.services.values() for item in s.inventory] if newest else []
     if dry_run:
         return DownResult(sandbox.name, deleted=True, objects=named)
-    lock = await _keep_lock(sandbox, newest, store, reporter)
+    lock = await _keep_lock(sandbox, Owner.of(namespace), newest, store, reporter)
     restore = f"sandbox up --lock {shlex.quote(lock)} --name {sandbox.name}" if lock else ""
     with reporter.step(f"Delete {sandbox.name}") as step:
         if sandbox.phase != Phase.TERMINATING:
@@ -129,14 +130,16 @@ async def _down_one(
     return DownResult(sandbox.name, deleted=not stuck, objects=named, stuck=stuck, lock=lock, restore=restore)
 
 
-async def _keep_lock(sandbox: Sandbox, newest: Record | None, store: Store | None, reporter: Reporter) -> str:
+async def _keep_lock(
+    sandbox: Sandbox, owner: Owner, newest: Record | None, store: Store | None, reporter: Reporter
+) -> str:
     """Save the lock of what is deleted; where. Empty where there is none that could be deployed, or no place for it."""
     if store is None or newest is None or sandbox.phase == Phase.TERMINATING:
         return ""
     if any(service.dirty or not service.declared_commit for service in newest.lock.services.values()):
         return ""
     try:
-        return await keep_lock(store, sandbox.namespace, sandbox.uid, write_lock(newest.lock))
+        return await keep_lock(store, sandbox.namespace, sandbox.uid, write_lock(newest.lock), owner)
     except SandboxError as error:
         reporter.warn(f"the lock of {sandbox.name} is not kept: {error}")
         return ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -12,11 +14,12 @@ from pydantic import ValidationError
 from sandbox.cluster import keptlocks
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Forbidden
-from sandbox.model.errors import InvalidInput, SandboxError
+from sandbox.model.errors import InvalidInput, Refused, SandboxError
+from sandbox.model.owner import Owner
 from sandbox.model.record import Lock
 from sandbox.model.yamlguard import check_plain
 from sandbox.project.platform import Platform
-from sandbox.store.locks import newest_lock, url_of
+from sandbox.store.locks import kept_locks, url_of
 from sandbox.store.store import NotStored, Store
 
 # A lock names versions, it does not carry them.
@@ -50,42 +53,70 @@ async def fetch_lock(cluster: Cluster, source: Path | str) -> Lock:
     return parse_lock(data, source)
 
 
-async def find_lock(cluster: Cluster, platform: Platform, own: str | None, namespaces: Sequence[str]) -> str:
-    """The URL of the lock of a deleted sandbox, the newest that is kept: in a store, or in the cluster.
+@dataclass(frozen=True)
+class KeptLock:
+    """The lock of a deleted sandbox: when it was kept (seconds since 1970), its URL, and whose the sandbox was."""
+
+    at: float
+    url: str
+    owner: Owner
+
+
+async def find_lock(
+    cluster: Cluster, platform: Platform, own: str | None, namespaces: Sequence[str], users: Collection[str]
+) -> KeptLock:
+    """The lock of a deleted sandbox, the newest of these users' that is kept: in a store, or in the cluster.
+
+    A name is anybody's once its sandbox is gone, and a lock says whose code is deployed. A group's counts for nobody:
+    each of its members may have written it.
 
     Args:
         own: the user's own store; None: the one in their data folder.
         namespaces: that the sandbox may have had.
+        users: whose sandbox it may have been, by their full names.
 
     Raises:
         InvalidInput: none is kept; says where it was looked for.
+        Refused: only others' are kept.
     """
     stores = [Store.open(url) for url in dict.fromkeys((platform.capture_store, own)) if url or url is own]
-    found: list[tuple[float, str]] = []
+    found: list[KeptLock] = []
     problems: list[str] = []
     for namespace in namespaces:
         for store in stores:
             try:
-                entry = await newest_lock(store, namespace)
+                entries = await kept_locks(store, namespace)
             except SandboxError as error:
                 problems.append(f"{store.url}: {error}")
                 continue
-            if entry is not None:
-                found.append((entry.modified.timestamp() if entry.modified else 0.0, url_of(store, entry.path)))
+            for entry, owner in entries:
+                at = entry.modified.timestamp() if entry.modified else 0.0
+                found.append(KeptLock(at, url_of(store, entry.path), owner))
         try:
-            kept = await keptlocks.newest(cluster, namespace)
+            kept = await keptlocks.kept_of(cluster, namespace)
         except Forbidden:
             # Only where the chart is, developers may look, and is there anything.
             continue
-        if kept is not None:
-            found.append((kept[0].timestamp(), keptlocks.URL + kept[1]))
+        found += [KeptLock(at.timestamp(), keptlocks.URL + name, owner) for at, name, owner in kept]
     if not found:
         raise InvalidInput(
             f"no lock of a deleted sandbox {namespaces[0]} is kept, and there is no such file",
             why="\n".join(problems) or "looked in " + ", ".join([*(store.url for store in stores), cluster.context]),
             hint="locks are kept for a while after `sandbox down` and the clean-up; give a file or a URL otherwise",
         )
-    return max(found)[1]
+    theirs = [lock for lock in found if lock.owner.user and lock.owner.user in users]
+    if not theirs:
+        other = max(found, key=_kept_at)
+        raise Refused(
+            f"the lock that is kept of a deleted sandbox {namespaces[0]} is not yours",
+            why=f"it is of {other.owner}, and a lock says whose code is deployed",
+            hint=f"where you trust it: --lock {shlex.quote(other.url)}",
+        )
+    return max(theirs, key=_kept_at)
+
+
+def _kept_at(lock: KeptLock) -> tuple[float, str]:
+    return lock.at, lock.url
 
 
 def read_lock(path: Path) -> Lock:

@@ -138,7 +138,7 @@ class Planner:
 
     async def _resolve(self, request: UpRequest) -> Declared:
         if request.lock:
-            self.lock = await fetch_lock(self.cluster, await self._place_of(request.lock))
+            self.lock = await fetch_lock(self.cluster, await self._place_of(request.lock, request.owner))
             _check_names(request.only, self.lock)
             return await resolve_locked(
                 self.lock, settings=self.settings, workspace=self.workspace, say=self._notes.append
@@ -153,14 +153,15 @@ class Planner:
             say=self._notes.append,
         )
 
-    async def _place_of(self, lock: Path | str) -> Path | str:
-        """Where a lock is; the newest that is kept of a sandbox where only its name is given."""
+    async def _place_of(self, lock: Path | str, owner: str | None) -> Path | str:
+        """Where a lock is; by a name, the newest that is kept of the user's or the asked-for owner's."""
         if isinstance(lock, Path) or "://" in lock:
             return lock
         namespaces = list(dict.fromkeys((self.target.namespace_prefix + lock, lock)))
-        place = await find_lock(self.cluster, self.platform, self.settings.capture_store, namespaces)
-        self._notes.append(f"the lock that is kept of {lock} is {place}")
-        return place
+        users = {(await self.cluster.whoami()).username, owner or self.settings.owner or ""}
+        found = await find_lock(self.cluster, self.platform, self.settings.capture_store, namespaces, users)
+        self._notes.append(f"the lock that is kept of {lock}, of {found.owner}, is {found.url}")
+        return found.url
 
     def _say_dirt(self, own: Source, request: UpRequest) -> None:
         changed = own.commit.changed_files

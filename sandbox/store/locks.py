@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
+from urllib.parse import quote, unquote
 
+from sandbox.model.owner import Owner
 from sandbox.model.record import LOCKS_FOLDER
 from sandbox.store.store import Store, Stored
 
 # For how long, where no platform team says it.
 RETENTION = timedelta(days=7)
-# Of a namespace's UID and what stands around it.
-_UID = 36
+# What follows a namespace's name: its UID, and whose it was.
+_REST = re.compile(r"-[0-9a-f-]{36}(?:\.(user|group)\.(.+))?\.yaml", re.DOTALL)
+# A part of a path takes 200 characters, and 63 are the namespace's.
+_LONGEST_OWNER = 80
 
 
-async def keep_lock(store: Store, namespace: str, uid: str, text: str) -> str:
+async def keep_lock(store: Store, namespace: str, uid: str, text: str, owner: Owner) -> str:
     """Save a lock; where it is, as ``up --lock`` takes it.
+
+    Args:
+        owner: whose the namespace is, by the namespace itself: the lock's text is whatever its owner wrote.
 
     Raises:
         SandboxError: the store cannot.
     """
-    path = f"{LOCKS_FOLDER}{namespace}-{uid}.yaml"
+    path = f"{LOCKS_FOLDER}{namespace}-{uid}{_suffix(owner)}.yaml"
     await store.put(path, text.encode())
     return url_of(store, path)
 
@@ -36,21 +44,34 @@ async def forget_locks(store: Store, retention: timedelta, now: datetime) -> int
     return sum([await store.remove(entry.path) for entry in old])
 
 
-async def newest_lock(store: Store, namespace: str) -> Stored | None:
-    """The lock of the sandbox of this namespace that was deleted last; None where none is kept.
+async def kept_locks(store: Store, namespace: str) -> list[tuple[Stored, Owner]]:
+    """The locks of sandboxes of this namespace that were deleted, and whose each was.
 
     Raises:
         SandboxError: the store cannot be read.
     """
-    prefix = f"{LOCKS_FOLDER}{namespace}-"
-    found = [
-        entry
+    prefix = f"{LOCKS_FOLDER}{namespace}"
+    return [
+        (entry, _owner(match))
         for entry in await store.entries(LOCKS_FOLDER)
-        if entry.path.startswith(prefix) and len(entry.path.removeprefix(prefix).removesuffix(".yaml")) == _UID
+        if entry.path.startswith(prefix) and (match := _REST.fullmatch(entry.path.removeprefix(prefix)))
     ]
-    return max(found, key=lambda entry: entry.modified.timestamp() if entry.modified else 0.0, default=None)
 
 
 def url_of(store: Store, path: str) -> str:
     """An entry as ``up --lock`` takes it."""
     return f"{store.url.rstrip('/')}/{path}"
+
+
+def _suffix(owner: Owner) -> str:
+    """Whose it is, as it may stand in a path; nobody's where the name is too long for one."""
+    name = quote(owner.user or owner.group, safe="@").replace("~", "%7E").replace("%", "=")
+    return f".{'user' if owner.user else 'group'}.{name}" if 0 < len(name) <= _LONGEST_OWNER else ""
+
+
+def _owner(match: re.Match[str]) -> Owner:
+    kind, name = match[1], match[2]
+    if kind is None:
+        return Owner()
+    plain = unquote(name.replace("=", "%"))
+    return Owner(user=plain) if kind == "user" else Owner(group=plain)

@@ -1291,6 +1291,9 @@ def test_what_the_clean_up_deleted_comes_back_by_its_name(
     cleaner.delete(inside("sandbox-system", "configmaps/sandbox-config")).refused("cannot delete")
 
     tool.up(project, "--lock", f"{name}x").failed(2, "no lock of a deleted sandbox")
+    # A name is anybody's by now; whose code is deployed must not be.
+    theirs = run_as(ground.mallory).up(project, "--lock", name)
+    theirs.failed(4, f"it is of {ground.dana.user}", f"--lock {deleted['lock']}")
     again = tool.up(project, "--lock", name).ok()
     assert (again.data["commit"]["sha"], again.data["sandbox"]["ref"]) == (sha, "main")
     assert deleted["lock"] in again.err

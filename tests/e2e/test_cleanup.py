@@ -267,7 +267,7 @@ def test_the_lock_of_what_is_deleted_is_kept_for_a_while(tool: Tool, group: Grou
 
     (line,) = of(sweep(tool, group, "--store", str(store)).failed(0), "deleted")
 
-    kept = store / "locks" / f"{expired}-{made['metadata']['uid']}.yaml"
+    kept = store / "locks" / f"{expired}-{made['metadata']['uid']}.user.dana@example.com.yaml"
     assert line["lock"] == f"file://{kept}"
     assert json.loads(kept.read_text()) == {"kind": "Lock"}
     assert not old.exists()

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 
-from sandbox.model.errors import InvalidInput
+from sandbox.cluster import keptlocks
+from sandbox.cluster.client import Cluster
+from sandbox.model.errors import InvalidInput, Refused
+from sandbox.model.owner import Owner
 from sandbox.model.record import Lock, ServiceLock
 from sandbox.model.source import Commit
-from sandbox.provision.locks import parse_lock, write_lock
+from sandbox.project.platform import Platform
+from sandbox.provision.locks import KeptLock, find_lock, parse_lock, write_lock
 from sandbox.provision.sources import Source, as_it_was_called
+from sandbox.store.locks import keep_lock, kept_locks
+from sandbox.store.store import Store
 
 SERVICE = ServiceLock(kind="manifests", repo="r", ref="1e5", commit="c" * 40, input_digest="i", manifest_digest="m")
 LOCK = Lock(project="shop", env="dev", services={"y": SERVICE}, created_at=datetime(2030, 1, 1, tzinfo=UTC)).sealed()
@@ -72,3 +80,93 @@ def test_a_sandbox_made_of_a_lock_is_called_as_the_one_before(ref: str, branch: 
 
     assert found.branch == branch
     assert found.sha == commit.sha
+
+
+# -- whose lock is taken by a name ------------------------------------------------------------------------------
+
+DANA, MALLORY = Owner(user="dana@example.com"), Owner(user="mallory@example.com")
+CLUSTER = cast(Cluster, SimpleNamespace(context="here"))
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[datetime, str, Owner]]:
+    """What is kept in the cluster."""
+    found: list[tuple[datetime, str, Owner]] = []
+
+    async def of(*_: Any) -> list[tuple[datetime, str, Owner]]:
+        return found
+
+    monkeypatch.setattr(keptlocks, "kept_of", of)
+    return found
+
+
+async def find(store: Path, *users: str) -> KeptLock:
+    return await find_lock(CLUSTER, Platform(), str(store), ["shop"], users or ("dana@example.com",))
+
+
+async def test_by_a_name_a_lock_of_ones_own_is_found_however_new_anothers_is(
+    tmp_path: Path, kept: list[tuple[datetime, str, Owner]]
+) -> None:
+    kept += [
+        (datetime(2030, 1, 1, tzinfo=UTC), "older", DANA),
+        (datetime(2030, 1, 2, tzinfo=UTC), "newer", DANA),
+        (datetime(2030, 1, 3, tzinfo=UTC), "strange", MALLORY),
+        (datetime(2030, 1, 3, tzinfo=UTC), "group", Owner(group="developers")),
+        (datetime(2030, 1, 3, tzinfo=UTC), "named-as-a-user", Owner(group="dana@example.com")),
+        (datetime(2030, 1, 3, tzinfo=UTC), "nobody", Owner()),
+    ]
+
+    found = await find(tmp_path)
+    assert (found.url, str(found.owner)) == (f"{keptlocks.URL}newer", "dana@example.com")
+    # As --owner asks for it; nothing is of a user without a name.
+    assert (await find(tmp_path, "ci", "mallory@example.com")).url == f"{keptlocks.URL}strange"
+    with pytest.raises(Refused):
+        await find(tmp_path, "ci", "")
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [(MALLORY, "mallory@example.com"), (Owner(group="developers"), "the group developers"), (Owner(), "not kept")],
+)
+@pytest.mark.parametrize("place", ["cluster", "store"])
+async def test_where_only_others_are_kept_their_url_has_to_be_given(
+    tmp_path: Path, kept: list[tuple[datetime, str, Owner]], owner: Owner, said: str, place: str
+) -> None:
+    url = f"{keptlocks.URL}other"
+    if place == "cluster":
+        kept.append((datetime(2030, 1, 3, tzinfo=UTC), "other", owner))
+    else:
+        # Its own text is no witness.
+        url = await keep_lock(Store.open(str(tmp_path)), "shop", "1" * 36, "owner: dana@example.com", owner)
+
+    with pytest.raises(Refused, match=said) as refused:
+        await find(tmp_path)
+
+    assert (refused.value.exit_code, f"--lock {url}" in refused.value.hint) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        DANA,
+        Owner(user="system:serviceaccount:ci:deployer"),
+        Owner(user="../a b/~c=2E%2F+d.group.é"),
+        Owner(group="developers"),
+        Owner(),
+    ],
+)
+async def test_a_store_gives_back_whose_a_lock_is(tmp_path: Path, owner: Owner) -> None:
+    store, uid = Store.open(str(tmp_path)), "0a1b2c3d-0000-4000-8000-0123456789ab"
+    await keep_lock(store, "shop", uid, "text", owner)
+    await keep_lock(store, "shop-b", uid, "another sandbox's", MALLORY)
+
+    ((entry, found),) = await kept_locks(store, "shop")
+
+    assert (found, await store.get(entry.path, at_most=9)) == (owner, b"text")
+
+
+async def test_a_name_too_long_for_a_store_is_nobodys(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    await keep_lock(store, "s" * 63, "1" * 36, "text", Owner(user="x" * 1024))
+    ((_, found),) = await kept_locks(store, "s" * 63)
+    assert found == Owner()
