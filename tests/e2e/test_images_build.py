@@ -112,7 +112,7 @@ async def test_a_build_that_fails_is_told_with_the_builders_last_lines(tree: Pat
 
 
 async def test_a_full_disk_is_named(tree: Path, registry: str, base: str) -> None:
-    containerfile(tree, f"FROM {base}\nRUN echo x > /dev/full")
+    containerfile(tree, f"FROM {base}\nRUN echo x > /dev/full || (sleep 1; exit 1)")
     with pytest.raises(OperationFailed) as caught:
         await resolve(tree, registry)
     assert "No space left on device" in caught.value.why or "I/O error" in caught.value.why

@@ -212,7 +212,7 @@ def test_a_pin_keeps_a_sandbox_until_it_ends(tool: Tool, group: Group) -> None:
     ("arguments", "says"),
     [
         (("--until", "2020-01-01", "--reason", "x"), "has passed"),
-        (("--until", "soon", "--reason", "x"), "such as 2030-02-01"),
+        (("--until", "soon", "--reason", "x"), "a duration (3d, 2w)"),
         (("--until", "2099-01-01", "--reason", "x"), "year"),
         (("--until", "2030-01-01", "--reason", " "), "reason"),
         (("--until", "2030-01-01"), "--reason"),
