@@ -3,50 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from sandbox.model.errors import InvalidInput, Refused, SandboxError, Unreachable
-from sandbox.store.store import Backend, NotStored, Stored
+from sandbox.store.addressed import OBJECT_STORES, Addressed
+from sandbox.store.store import Stored
 
-# These put an object as a whole or not at all.
-_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"})
-# fsspec also knows chains, caches, archives and ways to this machine's files: none of them is a place for captures.
-_KNOWN = _OBJECT_STORES | {"sftp", "ssh", "smb", "hdfs", "webhdfs", "memory"}
 _TEMPORARY = ".writing-"
 
 
-class Remote(Backend):
+class Remote(Addressed):
     """Entries are fsspec's files below the URL."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in _KNOWN or "::" in url:
-            raise InvalidInput(
-                f"there is no kind of store called {parts.scheme}",
-                why=f"in {parts.scheme}://{parts.hostname or ''}",
-                hint="a folder, or one of " + ", ".join(sorted(_KNOWN - {"memory"})) + "; an OCI registry: "
-                "`sandbox capture push ID oci://REGISTRY/REPOSITORY`",
-            )
-        if parts.password or parts.query:
-            raise InvalidInput(
-                f"the URL of a store ({parts.scheme}://{parts.hostname or ''}) holds more than its place",
-                why="URLs are shown and written into captures",
-                hint="give credentials the way the provider's own tools take them (AWS_PROFILE, AWS_ENDPOINT_URL, …)",
-            )
-        self._shown = url
-        self._scheme = parts.scheme
+        super().__init__(url)
         self._fs: Any = None
         self._root = ""
 
     def put(self, path: str, content: bytes | Path, *, move: bool, only_new: bool = False) -> bool:
         with self._explained("write", path):
             fs, target = self._at(path)
-            if self._scheme in _OBJECT_STORES:
+            if self._parts.scheme in OBJECT_STORES:
                 _upload(fs, target, content)
                 return True
             parent = target.rpartition("/")[0]
@@ -108,7 +88,7 @@ class Remote(Backend):
             return True
 
     def remove_leftovers(self, older_than: datetime) -> int:
-        if self._scheme in _OBJECT_STORES:
+        if self._parts.scheme in OBJECT_STORES:
             return 0
         count = 0
         with self._explained("clean", "it"):
@@ -127,10 +107,10 @@ class Remote(Backend):
 
             try:
                 # skip_instance_cache: instances are bound to the event loop they were made in.
-                self._fs, root = url_to_fs(self._shown, skip_instance_cache=True, use_listings_cache=False)
+                self._fs, root = url_to_fs(self._url, skip_instance_cache=True, use_listings_cache=False)
             except ImportError as error:
                 raise InvalidInput(
-                    f"stores at {self._scheme}:// need a package that is not installed", why=str(error)
+                    f"stores at {self._parts.scheme}:// need a package that is not installed", why=str(error)
                 ) from error
             self._root = root.rstrip("/")
         return self._fs, f"{self._root}/{path}"
@@ -139,20 +119,13 @@ class Remote(Backend):
         name = str(info["name"]).removeprefix(self._root).lstrip("/")
         return Stored(name, int(info.get("size") or 0), _modified(info))
 
-    @contextmanager
-    def _explained(self, verb: str, path: str) -> Iterator[None]:
-        what = f"cannot {verb} {path} in the store {self._shown}"
-        try:
-            yield
-        except SandboxError:
-            raise
-        except FileNotFoundError as error:
-            raise NotStored(f"the store has no {path}", why=f"in {self._shown}") from error
-        except PermissionError as error:
-            raise Refused(what, why=str(error), hint="which credentials are used, and may they do this?") from error
-        except Exception as error:
-            # Each of fsspec's file systems raises its own library's errors.
-            raise Unreachable(what, why=f"{type(error).__name__}: {error}"[:500]) from error
+    def _told(self, what: str, error: Exception) -> SandboxError | None:
+        if isinstance(error, FileNotFoundError):
+            return None
+        if isinstance(error, PermissionError):
+            return Refused(what, why=str(error), hint="which credentials are used, and may they do this?")
+        # Each of fsspec's file systems raises its own library's errors.
+        return Unreachable(what, why=f"{type(error).__name__}: {error}"[:500])
 
 
 def _is_temporary(path: str) -> bool:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from sandbox.model.errors import InvalidInput, Refused, SandboxError, Unreachable
-from sandbox.store.store import Backend, NotStored, Stored
+from sandbox.store.addressed import Addressed
+from sandbox.store.store import Stored
 
 _LONGEST_WHY = 400
 # Of one request, with what is tried again; a capture waits no longer for a store that does not answer.
@@ -25,7 +24,7 @@ _CONNECT_TIMEOUT = timedelta(seconds=10)
 _MULTIPART = 8 * 1024 * 1024
 
 
-class S3(Backend):
+class S3(Addressed):
     """Entries are objects below the URL's path.
 
     Credentials, region and endpoint are taken as Amazon's own tools take them from the environment
@@ -33,65 +32,61 @@ class S3(Backend):
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname:
+        super().__init__(url)
+        if not self._parts.hostname:
             raise InvalidInput(f"{url} names no bucket", hint="s3://BUCKET/PATH")
-        self._shown = url
         self._store: Any = None
 
     def put(self, path: str, content: bytes | Path, *, move: bool, only_new: bool = False) -> bool:
-        import obstore
-        from obstore.exceptions import AlreadyExistsError
-
         with self._explained("write", path):
+            store = self._opened()
             if only_new:
+                from obstore.exceptions import AlreadyExistsError
+
                 data = content if isinstance(content, bytes) else content.read_bytes()
                 try:
-                    obstore.put(self._opened(), path, data, mode="create", use_multipart=False)
+                    store.put(path, data, mode="create", use_multipart=False)
                 except AlreadyExistsError:
                     return False
                 return True
-            obstore.put(self._opened(), path, content, chunk_size=_MULTIPART)
+            store.put(path, content, chunk_size=_MULTIPART)
             return True
 
     def read(self, path: str, offset: int, length: int) -> bytes:
-        import obstore
-
         with self._explained("read", path):
             store = self._opened()
-            # A range behind the end is an error (416) in S3, and no range at all for an empty object.
-            size = int(obstore.head(store, path)["size"])
-            if offset >= size:
-                return b""
-            return bytes(obstore.get_range(store, path, start=offset, end=min(offset + length, size)))
+            try:
+                return bytes(store.get_range(path, start=offset, end=offset + length))
+            except FileNotFoundError:
+                raise
+            except Exception:
+                # A range behind the end is an error (416) in S3; so is any of an empty object.
+                if offset >= int(store.head(path)["size"]):
+                    return b""
+                raise
 
     def stat(self, path: str) -> Stored | None:
-        import obstore
-
         with self._explained("read", path):
             try:
-                return _stored(obstore.head(self._opened(), path))
+                return _stored(self._opened().head(path))
             except FileNotFoundError:
                 return None
 
     def entries(self, prefix: str) -> list[Stored]:
-        import obstore
-
         folder = prefix.rpartition("/")[0]
         with self._explained("list", prefix or "it"):
-            found = [_stored(meta) for page in obstore.list(self._opened(), folder or None) for meta in page]
+            found = [_stored(meta) for page in self._opened().list(folder or None) for meta in page]
             return [entry for entry in found if entry.path.startswith(prefix)]
 
     def remove(self, path: str) -> bool:
-        import obstore
-
         with self._explained("remove", path):
+            store = self._opened()
             try:
-                obstore.head(self._opened(), path)
+                store.head(path)
             except FileNotFoundError:
                 return False
             with suppress(FileNotFoundError):
-                obstore.delete(self._opened(), path)
+                store.delete(path)
             return True
 
     def remove_leftovers(self, older_than: datetime) -> int:
@@ -104,7 +99,7 @@ class S3(Backend):
 
             endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
             self._store = S3Store.from_url(
-                self._shown,
+                self._url,
                 config={"endpoint": endpoint} if endpoint else None,
                 # The address says whether it is encrypted; nobody sets AWS_ALLOW_HTTP for Amazon's own tools.
                 client_options={"allow_http": endpoint.startswith("http://"), "connect_timeout": _CONNECT_TIMEOUT},
@@ -112,27 +107,20 @@ class S3(Backend):
             )
         return self._store
 
-    @contextmanager
-    def _explained(self, verb: str, path: str) -> Iterator[None]:
-        what = f"cannot {verb} {path} in the store {self._shown}"
-        try:
-            yield
-        except SandboxError:
-            raise
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                hint = "make the bucket, or name another with --store"
-                raise Refused(what, why="there is no such bucket", hint=hint) from error
-            raise NotStored(f"the store has no {path}", why=f"in {self._shown}") from error
-        except ImportError as error:
-            raise InvalidInput(
+    def _told(self, what: str, error: Exception) -> SandboxError | None:
+        if isinstance(error, FileNotFoundError):
+            if "NoSuchBucket" not in str(error):
+                return None
+            hint = "make the bucket, or name another with --store"
+            return Refused(what, why="there is no such bucket", hint=hint)
+        if isinstance(error, ImportError):
+            return InvalidInput(
                 "stores at s3:// need the package obstore", why=str(error), hint="pip install 'sandbox-k8s[s3]'"
-            ) from error
-        except Exception as error:
-            raise _told(what, error) from error
+            )
+        return _service_error(what, error)
 
 
-def _told(what: str, error: Exception) -> SandboxError:
+def _service_error(what: str, error: Exception) -> SandboxError:
     """An error of obstore's, in the service's words."""
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 

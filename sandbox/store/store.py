@@ -1,9 +1,9 @@
 """A capture store: bytes under relative paths, addressed by URL.
 
 A folder (a path or ``file://``; by default one in the user's data folder) is our own code: what it holds is
-complete (temporary file, fsync, rename), whenever the process is killed. Everything else (``s3://``, ``gs://``,
-``abfs://`` …) is fsspec's (https://filesystem-spec.readthedocs.io), with the packages that each needs. Object
-stores put an object as a whole or not at all; on other remote file systems a temporary name is moved.
+complete (temporary file, fsync, rename), whenever the process is killed. ``s3://`` is obstore's; everything else
+(``gs://``, ``abfs://`` …) is fsspec's (https://filesystem-spec.readthedocs.io), with the packages that each needs.
+Object stores put an object as a whole or not at all; on other remote file systems a temporary name is moved.
 """
 
 from __future__ import annotations
@@ -92,14 +92,13 @@ class Store:
 
             folder = _folder(rest if colons else url)
             return cls(f"file://{folder}", Folder(folder), folder)
-        from sandbox.store.remote import Remote
-
-        remote = Remote(url)
         if protocol in ("s3", "s3a"):
             from sandbox.store.s3 import S3
 
             return cls(url.rstrip("/"), S3(url), None)
-        return cls(url.rstrip("/"), remote, None)
+        from sandbox.store.remote import Remote
+
+        return cls(url.rstrip("/"), Remote(url), None)
 
     @property
     def is_local(self) -> bool:

@@ -17,6 +17,7 @@ from tests.e2e.s3_server import S3Server, running_s3
 # The same tests as of every other kind of store, with this module's `store`.
 from tests.unit.test_store import (  # noqa: F401
     test_a_bound_on_what_is_read_holds,
+    test_an_empty_entry_is_empty,
     test_an_entry_says_its_size_and_when_it_was_written,
     test_put_if_absent_writes_once,
     test_what_is_not_there_is_named,

@@ -68,6 +68,11 @@ async def test_put_if_absent_writes_once(store: Store) -> None:
     assert await store.get("a") == b"first"
 
 
+async def test_an_empty_entry_is_empty(store: Store) -> None:
+    await store.put("empty", b"")
+    assert await store.get("empty") == b""
+
+
 async def test_what_is_not_there_is_named(store: Store) -> None:
     with pytest.raises(NotStored, match="the store has no captures/x"):
         await store.get("captures/x")
@@ -134,6 +139,16 @@ def test_a_url_that_is_no_store_is_refused_without_its_secrets(url: str, said: s
     with pytest.raises(InvalidInput, match=said) as caught:
         Store.open(url)
     assert "secret" not in f"{caught.value} {caught.value.hint}"
+
+
+async def test_a_bucket_without_the_package_for_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    store = Store.open("s3://bucket/captures")
+    for doing in (store.put("a", b"1"), store.get("a"), store.exists("a"), store.names(), store.remove("a")):
+        with pytest.raises(InvalidInput, match="need the package obstore") as refused:
+            await doing
+        assert refused.value.hint == "pip install 'sandbox-k8s[s3]'"
 
 
 def test_without_a_url_it_is_in_the_users_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
