@@ -36,6 +36,34 @@ Names = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")]
+ValuesFiles = Annotated[
+    list[Path] | None,
+    typer.Option("-f", "--values", metavar="FILE", help="More values for the charts.", exists=True, dir_okay=False),
+]
+SetValues = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One chart value; SERVICE.KEY=VALUE for one service."),
+]
+BuildArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--build-arg",
+        metavar="NAME=VALUE",
+        help="Build argument of the images; also SANDBOX_BUILD_ARG_NAME in the environment.",
+    ),
+]
+Builder = Annotated[
+    str | None,
+    typer.Option("--builder", metavar="NAME", help="docker, buildah, podman, none or auto; default: from settings."),
+]
+Registry = Annotated[
+    str | None,
+    typer.Option("--registry", metavar="HOST/PATH", help="Where built images go; default: from settings."),
+]
+ForOwner = Annotated[str | None, typer.Option("--owner", metavar="NAME", help="For whom (used by CI); default: you.")]
+ServiceTimeout = Annotated[
+    str, typer.Option("--timeout", metavar="DURATION", help="How long one service may take to become ready.")
+]
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ class ConfigModel(BaseModel):
     )
 
 
-def _matching(pattern: str, said: str) -> tuple[AfterValidator, WithJsonSchema]:
+def matching(pattern: str, said: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """What a text must match whole, for models and for the JSON Schema; ``said``: what it then is."""
+
     def check(text: str) -> str:
         if not re.search(pattern, text, re.ASCII) or text.endswith("\n"):
             raise ValueError(f"{text!r} is not {said}")
@@ -103,15 +105,15 @@ TreePath = Annotated[str, AfterValidator(_tree_path), WithJsonSchema({"type": "s
 Duration = Annotated[str, AfterValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION})]
 ImageName = Annotated[str, AfterValidator(_image_reference), WithJsonSchema({"type": "string", "minLength": 1})]
 FullImage = Annotated[str, AfterValidator(_full_image), WithJsonSchema({"type": "string", "minLength": 1})]
-_registry_check, _registry_schema = _matching(REGISTRY, "a registry such as ghcr.io/acme or registry.acme.dev:5000")
+_registry_check, _registry_schema = matching(REGISTRY, "a registry such as ghcr.io/acme or registry.acme.dev:5000")
 Registry = Annotated[str, _registry_check, _registry_schema]
-_label_check, _label_schema = _matching(LABEL, "a name of lower-case letters, digits and dashes (63 at most)")
+_label_check, _label_schema = matching(LABEL, "a name of lower-case letters, digits and dashes (63 at most)")
 ServiceName = Annotated[str, _label_check, _label_schema]
-_release_check, _release_schema = _matching(RELEASE, "a Helm release name (lower case, 53 characters at most)")
+_release_check, _release_schema = matching(RELEASE, "a Helm release name (lower case, 53 characters at most)")
 ReleaseName = Annotated[str, _release_check, _release_schema]
-_port_check, _port_schema = _matching(PORT_NAME, "a port name (lower-case letters, digits, dashes; 15 at most)")
+_port_check, _port_schema = matching(PORT_NAME, "a port name (lower-case letters, digits, dashes; 15 at most)")
 PortName = Annotated[str, _port_check, _port_schema]
-_project_check, _project_schema = _matching(PROJECT_NAME, "a project name (letters, digits, '-', '_', '.'; 63 at most)")
+_project_check, _project_schema = matching(PROJECT_NAME, "a project name (letters, digits, '-', '_', '.'; 63 at most)")
 ProjectName = Annotated[str, _project_check, _project_schema]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from sandbox.model.durations import parse_duration
 from sandbox.model.errors import InvalidInput
-from sandbox.project.config import API_VERSION, ConfigModel, Duration, Registry, ServiceName, Text
+from sandbox.project.config import API_VERSION, ConfigModel, Duration, Registry, ServiceName, Text, matching
 from sandbox.project.quotas import QuotaProfile
 from sandbox.project.validation import validate
 from sandbox.project.yamlfile import KeyPath, LocatedDocument, dotted, parse_yaml
@@ -46,13 +46,8 @@ StoreUrl = Annotated[str, AfterValidator(_store_url), WithJsonSchema({"type": "s
 API_GROUP: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$"
 
 
-def _api_group(text: str) -> str:
-    if not re.search(API_GROUP, text, re.ASCII) or text.endswith("\n"):
-        raise ValueError(f"{text!r} is no API group of custom resources, such as acid.zalan.do")
-    return text
-
-
-ApiGroup = Annotated[str, AfterValidator(_api_group), WithJsonSchema({"type": "string", "pattern": API_GROUP})]
+_group_check, _group_schema = matching(API_GROUP, "an API group of custom resources, such as acid.zalan.do")
+ApiGroup = Annotated[str, _group_check, _group_schema]
 
 
 class PlatformImages(ConfigModel):

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import platformdirs
-
+from sandbox.cluster.providers.places import cache_dir
 from sandbox.model.errors import OperationFailed
 
 
@@ -38,15 +37,11 @@ def workspace() -> Iterator[Path]:
 
 def kept_folder(kind: str, name: str) -> Path:
     """A folder beside it that stays when the command ends; not made yet."""
-    return _cache() / kind / name
+    return cache_dir() / kind / name
 
 
 def _parent() -> Path:
-    return _cache() / "work"
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("SANDBOX_CACHE_DIR") or platformdirs.user_cache_dir("sandbox"))
+    return cache_dir() / "work"
 
 
 def _remove_leftovers(parent: Path) -> None:

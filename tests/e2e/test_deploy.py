@@ -167,12 +167,14 @@ def test_what_does_not_render_changes_nothing_and_is_reported_the_same(site: Sit
     site.web.write({"charts/web/templates/9.yaml": "{{ .Values.no.such.value }}"})
     site.web.commit()
 
-    ended = site.deploy(site.web, "--junit", str(tmp_path / "junit.xml"))
+    junit = tmp_path / "reports" / "junit.xml"
+    no_folder = junit / "summary.md"
+    ended = site.deploy(site.web, "--junit", str(junit), "--summary", str(no_folder))
     site.web.remove("charts/web/templates/9.yaml")
 
-    ended.failed(2, "was not begun; nothing was changed", "nil pointer")
+    ended.failed(2, "was not begun; nothing was changed", "nil pointer", f"warning: {no_folder} was not written")
     assert ended.data["outcome"] == "refused"
-    assert "nil pointer" in (tmp_path / "junit.xml").read_text()
+    assert "nil pointer" in junit.read_text()
     assert site.space.versions() == before
 
 

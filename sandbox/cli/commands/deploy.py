@@ -13,7 +13,17 @@ import typer
 
 from sandbox.cli.capture_store import StoreOption
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, Output
+from sandbox.cli.options import (
+    BuildArgs,
+    Builder,
+    Common,
+    DryRun,
+    Output,
+    Registry,
+    ServiceTimeout,
+    SetValues,
+    ValuesFiles,
+)
 
 if TYPE_CHECKING:
     from sandbox.deploy.report import Report, ServiceEnd
@@ -42,9 +52,7 @@ Adopt = Annotated[
 class Care:
     """How a deployment into an environment is tested, captured and told of."""
 
-    timeout: Annotated[
-        str, typer.Option("--timeout", metavar="DURATION", help="How long one service may take to become ready.")
-    ] = "5m"
+    timeout: ServiceTimeout = "5m"
     test_timeout: Annotated[str, typer.Option("--test-timeout", metavar="DURATION", help="How long CMD may take.")] = (
         "10m"
     )
@@ -101,32 +109,11 @@ def deploy(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="SERVICES", help="These services (a,b) and no others.")
     ] = None,
-    values: Annotated[
-        list[Path] | None,
-        typer.Option("-f", "--values", metavar="FILE", help="More values for the charts.", exists=True, dir_okay=False),
-    ] = None,
-    set_values: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One chart value; SERVICE.KEY=VALUE for one service."),
-    ] = None,
-    build_args: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--build-arg",
-            metavar="NAME=VALUE",
-            help="Build argument of the images; also SANDBOX_BUILD_ARG_NAME in the environment.",
-        ),
-    ] = None,
-    builder: Annotated[
-        str | None,
-        typer.Option(
-            "--builder", metavar="NAME", help="docker, buildah, podman, none or auto; default: from settings."
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option("--registry", metavar="HOST/PATH", help="Where built images go; default: from settings."),
-    ] = None,
+    values: ValuesFiles = None,
+    set_values: SetValues = None,
+    build_args: BuildArgs = None,
+    builder: Builder = None,
+    registry: Registry = None,
     adopt: Adopt = False,
     allow_cluster_scoped: Annotated[
         bool, typer.Option("--allow-cluster-scoped", help="Allow cluster-scoped objects that the project permits.")
@@ -139,7 +126,7 @@ def deploy(
     On any failure, of CMD too, everything is captured first, then every service that was changed goes back to the
     record before. Exit codes: 1 rolled back, 6 rollback incomplete, 7 another deployment is under way.
     """
-    from sandbox.cli.arguments import build_arguments, comma_separated
+    from sandbox.cli.arguments import build_arguments, comma_separated, lock_given
     from sandbox.provision.request import UpRequest
 
     request = UpRequest(
@@ -150,7 +137,7 @@ def deploy(
         values_files=tuple(path.absolute() for path in values or ()),
         set_values=tuple(set_values or ()),
         build_args=build_arguments(build_args or (), os.environ),
-        lock=_lock(lock),
+        lock=lock_given(lock),
         allow_cluster_scoped=allow_cluster_scoped,
         builder=builder,
         registry=registry,
@@ -200,15 +187,6 @@ async def _source(common: Common, name: str) -> tuple[EnvironmentPlace, str]:
 
     place = await find_environment(common.target(), name)
     return place, (await in_thread(git.resolve, Path.cwd(), None)).repo
-
-
-def _lock(given: str | None) -> Path | str | None:
-    """A lock's file, or its URL in a store."""
-    if given is None or "://" in given:
-        return given
-    if not Path(given).is_file():
-        raise typer.BadParameter(f"{given}: there is no such file", param_hint="--lock")
-    return Path(given).absolute()
 
 
 def _run(
@@ -284,13 +262,29 @@ def _write_pages(care: Care, report: Report) -> None:
     from sandbox.deploy.pages import junit, markdown
 
     if care.junit is not None:
-        care.junit.write_text(junit(report), encoding="utf-8")
+        _write_page(care.junit, junit(report))
     if care.summary is not None:
         # GitHub's file holds what other steps of the job said.
         shared = os.environ.get("GITHUB_STEP_SUMMARY", "")
-        mode = "a" if shared and Path(shared).absolute() == care.summary.absolute() else "w"
-        with care.summary.open(mode, encoding="utf-8") as file:
-            file.write(markdown(report))
+        append = bool(shared) and Path(shared).absolute() == care.summary.absolute()
+        _write_page(care.summary, markdown(report), append=append)
+
+
+def _write_page(target: Path, text: str, *, append: bool = False) -> None:
+    """Write it; what keeps it from that is told, and changes nothing of how the deployment ended."""
+    from sandbox.cli.output import write_file
+    from sandbox.cli.reporter import say
+    from sandbox.model.errors import OperationFailed
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if append:
+            with target.open("a", encoding="utf-8") as file:
+                file.write(text)
+        else:
+            write_file(target, text)
+    except (OSError, OperationFailed) as error:
+        say(f"warning: {target} was not written: {error}", colour="yellow")
 
 
 async def _write_html(care: Care, store: Store, capture: str) -> None:

@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, Output
+from sandbox.cli.options import (
+    BuildArgs,
+    Builder,
+    Common,
+    Output,
+    Registry,
+)
 
 
 def lock(
@@ -31,24 +37,9 @@ def lock(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="SERVICES", help="These services (a,b) and what they need.")
     ] = None,
-    build_args: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--build-arg",
-            metavar="NAME=VALUE",
-            help="Build argument of the images; also SANDBOX_BUILD_ARG_NAME in the environment.",
-        ),
-    ] = None,
-    builder: Annotated[
-        str | None,
-        typer.Option(
-            "--builder", metavar="NAME", help="docker, buildah, podman, none or auto; default: from settings."
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option("--registry", metavar="HOST/PATH", help="Where built images go; default: from settings."),
-    ] = None,
+    build_args: BuildArgs = None,
+    builder: Builder = None,
+    registry: Registry = None,
     file: Annotated[
         Path | None,
         typer.Option("-f", "--file", metavar="FILE", help="Write it there; default: standard output.", dir_okay=False),

@@ -9,7 +9,12 @@ import typer
 
 from sandbox.cli.capture_store import StoreOption
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, Output
+from sandbox.cli.options import (
+    Common,
+    DryRun,
+    ForOwner,
+    Output,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,9 +65,7 @@ def reproduce(
     ttl: Annotated[
         str | None, typer.Option("--ttl", metavar="DURATION", help="Time to live: 30m, 8h, 2d; default: 8h.")
     ] = None,
-    owner: Annotated[
-        str | None, typer.Option("--owner", metavar="NAME", help="For whom (used by CI); default: you.")
-    ] = None,
+    owner: ForOwner = None,
     verdict_timeout: Annotated[
         str, typer.Option("--verdict-timeout", metavar="DURATION", help="How long the failure may take to show.")
     ] = "2m",

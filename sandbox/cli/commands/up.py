@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -13,10 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sandbox.cli import output
-from sandbox.cli.arguments import build_arguments, comma_separated
+from sandbox.cli.arguments import build_arguments, comma_separated, lock_given
 from sandbox.cli.completion import complete_sandboxes
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, Output
+from sandbox.cli.options import (
+    BuildArgs,
+    Builder,
+    Common,
+    DryRun,
+    ForOwner,
+    Output,
+    Registry,
+    ServiceTimeout,
+    SetValues,
+    ValuesFiles,
+)
 from sandbox.cli.output import Column
 from sandbox.cli.reporter import reporter, say
 from sandbox.cli.run import run
@@ -34,8 +44,6 @@ if TYPE_CHECKING:
     from sandbox.provision.steps import ServiceOutcome
     from sandbox.provision.up import UpResult
 
-# Of a sandbox or its namespace.
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 # Times are written in whole seconds, and asked for a little later than they are counted from.
 _A_MOMENT = timedelta(minutes=1)
 
@@ -79,22 +87,9 @@ def up(
         str | None,
         typer.Option("--env", metavar="ENV", help="Whose values are used; default: from sandbox.yaml, else dev."),
     ] = None,
-    values: Annotated[
-        list[Path] | None,
-        typer.Option("-f", "--values", metavar="FILE", help="More values for the charts.", exists=True, dir_okay=False),
-    ] = None,
-    set_values: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One chart value; SERVICE.KEY=VALUE for one service."),
-    ] = None,
-    build_args: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--build-arg",
-            metavar="NAME=VALUE",
-            help="Build argument of the images; also SANDBOX_BUILD_ARG_NAME in the environment.",
-        ),
-    ] = None,
+    values: ValuesFiles = None,
+    set_values: SetValues = None,
+    build_args: BuildArgs = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -106,9 +101,7 @@ def up(
             help="What the sandbox is called, also SANDBOX_NAME; default: owner-project-branch.",
         ),
     ] = None,
-    owner: Annotated[
-        str | None, typer.Option("--owner", metavar="NAME", help="For whom (used by CI); default: you.")
-    ] = None,
+    owner: ForOwner = None,
     quota: Annotated[
         str | None,
         typer.Option("--quota", metavar="PROFILE", help="Quota profile; default: from sandbox.yaml, else small."),
@@ -119,20 +112,10 @@ def up(
             "--ttl", metavar="DURATION", help="Time to live: 30m, 8h, 2d; default: from sandbox.yaml, else 8h."
         ),
     ] = None,
-    builder: Annotated[
-        str | None,
-        typer.Option(
-            "--builder", metavar="NAME", help="docker, buildah, podman, none or auto; default: from settings."
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option("--registry", metavar="HOST/PATH", help="Where built images go; default: from settings."),
-    ] = None,
+    builder: Builder = None,
+    registry: Registry = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is ready.")] = True,
-    timeout: Annotated[
-        str, typer.Option("--timeout", metavar="DURATION", help="How long one service may take to become ready.")
-    ] = "5m",
+    timeout: ServiceTimeout = "5m",
     rollback_on_failure: Annotated[
         bool, typer.Option("--rollback-on-failure", help="Go back to the record before when it fails.")
     ] = False,
@@ -172,7 +155,7 @@ def up(
         values_files=tuple(path.absolute() for path in values or ()),
         set_values=tuple(set_values or ()),
         build_args=build_arguments(build_args or (), os.environ),
-        lock=_lock(lock),
+        lock=lock_given(lock, or_name=True),
         owner=owner,
         dirty=dirty,
         dry_run=dry_run,
@@ -194,17 +177,6 @@ def up(
 
 
 # --- showing what was done --------------------------------------------------------------------------
-
-
-def _lock(given: str | None) -> Path | str | None:
-    """A lock's file, its URL in a store, or the name of a sandbox that was deleted."""
-    if given is None or "://" in given:
-        return given
-    if not Path(given).is_file():
-        if _NAME.fullmatch(given):
-            return given
-        raise typer.BadParameter(f"{given}: there is no such file", param_hint="--lock")
-    return Path(given).absolute()
 
 
 def _show_result(result: UpResult, output_format: Format) -> None:
