@@ -201,7 +201,7 @@ def broken_later(service: str, manifest: Manifest, given: Circumstances) -> list
 
 def _of_pods(manifest: Manifest, spec: Manifest, given: Circumstances) -> list[Problem]:
     found = list(PodResources.of(spec, given.limits, given.overheads).problems(given.limits, given.hard))
-    for claim in _claims(manifest):
+    for claim in claims_of(manifest):
         found += claim_problems(amounts(_requests(claim)), given.limits)
     return found
 
@@ -268,13 +268,13 @@ def _of_one_pod(manifest: Manifest, given: Circumstances) -> Amounts:
     if spec is None:
         return {}
     found = PodResources.of(spec, given.limits, given.overheads).usage()
-    for claim in _claims(manifest):
+    for claim in claims_of(manifest):
         one = {"persistentvolumeclaims": Decimal(1), "count/persistentvolumeclaims": Decimal(1)}
         _add(found, {**_storage(claim, given), **one})
     return found
 
 
-def _claims(manifest: Manifest) -> Iterator[Manifest]:
+def claims_of(manifest: Manifest) -> Iterator[Manifest]:
     """The claims that are made for each pod of a workload."""
     if manifest["kind"] == "StatefulSet":
         yield from (manifest.get("spec") or {}).get("volumeClaimTemplates") or ()

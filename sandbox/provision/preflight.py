@@ -13,7 +13,7 @@ from sandbox.cluster.client import Cluster
 from sandbox.model import labels
 from sandbox.model.errors import Refused
 from sandbox.model.objects import Manifest, ObjectRef, containers, pod_spec, split_api_version
-from sandbox.model.quota import Asked
+from sandbox.model.quota import Asked, claims_of
 from sandbox.project.config import Requires
 from sandbox.project.quotas import QuotaProfile
 from sandbox.provision import quota
@@ -23,6 +23,8 @@ from sandbox.render.transform import belongs_to
 
 # What a sandbox has from its profile; two of a kind would count twice, or bind more than the profile says.
 _GUARDRAILS = ("ResourceQuota", "LimitRange", "Namespace")
+# Also what templates bring of it.
+_CLAIM = "PersistentVolumeClaim"
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,12 @@ def check_kinds(manifests: Mapping[str, Sequence[Manifest]], profile: QuotaProfi
         for service, manifest in _each(manifests)
         if not _is_permitted(full_kind(manifest), profile)
     ]
+    if not _is_permitted(_CLAIM, profile):
+        refused += [
+            f"{service}: {ObjectRef.of(manifest)}: its template of a {_CLAIM}"
+            for service, manifest in _each(manifests)
+            if any(claims_of(manifest))
+        ]
     if refused:
         only = f": only {', '.join(profile.allowed_kinds)}" if profile.allowed_kinds else ""
         raise Refused(

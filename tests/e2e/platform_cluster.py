@@ -59,7 +59,7 @@ VALUES: Manifest = {
         "narrow": {
             "resourceQuota": {"pods": 4, "configmaps": "9"},
             "limitRange": [{"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}],
-            "allowedKinds": ["Service"],
+            "allowedKinds": ["Service", "Pod", "StatefulSet.apps"],
         },
     },
     "access": {

@@ -49,6 +49,25 @@ def test_a_profile_says_which_kinds_may_come(rules: dict[str, Any], manifest: Ma
     assert refused.value.why.startswith(f"web: {manifest['kind'].lower()}")
 
 
+EPHEMERAL = {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        thing("StatefulSet", "apps/v1", volumeClaimTemplates=[{"metadata": {"name": "data"}}]),
+        thing("Deployment", "apps/v1", template={"spec": {"containers": [], "volumes": [EPHEMERAL]}}),
+        thing("Pod", containers=[], volumes=[EPHEMERAL]),
+    ],
+)
+def test_a_profile_without_claims_lets_no_template_of_one_in(manifest: Manifest) -> None:
+    check_kinds({"db": [manifest]}, profile())
+    check_kinds({"db": [DEPLOYMENT]}, profile(forbiddenKinds=["PersistentVolumeClaim"]))
+    with pytest.raises(Refused, match="tiny does not permit") as refused:
+        check_kinds({"db": [manifest]}, profile(forbiddenKinds=["PersistentVolumeClaim"]))
+    assert refused.value.why.endswith("its template of a PersistentVolumeClaim")
+
+
 @pytest.mark.parametrize(
     ("named", "permitted"), [(None, True), ("", True), ("sandboxes", True), ("system-node-critical", False)]
 )
