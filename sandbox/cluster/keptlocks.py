@@ -32,6 +32,10 @@ _MOST_PACKED: Final = 64 * 1024
 _MOST: Final = 1024 * 1024
 
 
+class TooLarge(OperationFailed):
+    """A lock that is too large for a cluster's database, and stays so."""
+
+
 async def keep(cluster: Cluster, namespace: str, uid: str, text: str, owner: Owner) -> str:
     """Save a lock; where it is, as ``up --lock`` takes it.
 
@@ -39,12 +43,12 @@ async def keep(cluster: Cluster, namespace: str, uid: str, text: str, owner: Own
         owner: whose the namespace is, by the namespace itself: the lock's text is whatever its owner wrote.
 
     Raises:
-        OperationFailed: it is too large for a cluster's database.
+        TooLarge: the cluster never will keep it.
         SandboxError: the cluster refuses it.
     """
     packed = gzip.compress(text.encode(), mtime=0)
     if len(packed) > _MOST_PACKED:
-        raise OperationFailed(f"the lock of {namespace} is too large for the cluster", hint="set captureStore")
+        raise TooLarge(f"the lock of {namespace} is too large for the cluster", hint="set captureStore")
     # Of its text: an attempt that lost against `extend` kept an older one of the same namespace.
     name = f"{namespace}-{uid}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     manifest: Manifest = {

@@ -19,8 +19,10 @@ from typing import Final
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.ending import what_holds
 from sandbox.cluster.errors import Conflict, NamespaceTerminating, NotFound, QuotaExceeded
 from sandbox.cluster.events import on_namespace
+from sandbox.cluster.keptlocks import TooLarge
 from sandbox.cluster.lease import is_deploying
 from sandbox.lifecycle import customresources
 from sandbox.lifecycle.alert import post
@@ -31,7 +33,7 @@ from sandbox.lifecycle.report import Action, Line, Pass, Tell
 from sandbox.lifecycle.verdict import Fate, Rules, Verdict, judge, over_limit
 from sandbox.model import labels
 from sandbox.model.deadline import is_final
-from sandbox.model.deletion import check_ours, stuck_reasons
+from sandbox.model.deletion import check_ours
 from sandbox.model.durations import relative, short_duration, to_rfc3339
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
 from sandbox.model.objects import Manifest, ObjectRef
@@ -362,7 +364,9 @@ class Sweep:
             return await keeper.keep(metadata["name"], metadata["uid"], summary.lock, Owner.of(namespace))
         except SandboxError as error:
             late = self._now() - verdict.deadline if verdict.deadline else timedelta()
-            if late < _LOCK_PATIENCE:
+            # A lock is what its owner wrote: one that cannot be kept must not be the way to live on.
+            is_hopeless = isinstance(error, TooLarge) or self._is_final(namespace, verdict)
+            if late < _LOCK_PATIENCE and not is_hopeless:
                 error.what = f"not deleted yet, for its lock cannot be kept: {error.what}"
                 raise
             self._say(Action.FAILED, f"deleted without keeping its lock: {error}", namespace, verdict)
@@ -528,11 +532,13 @@ class Sweep:
             return
         try:
             found = await objects.get(self._cluster, _reference(namespace))
+            if found is None or found["metadata"]["uid"] != namespace["metadata"]["uid"]:
+                return
+            reasons = await what_holds(self._cluster, found)
         except Exception as error:
             await self._failed(error, namespace, verdict)
             return
-        if found is not None and found["metadata"]["uid"] == namespace["metadata"]["uid"]:
-            self._say(Action.STUCK, "; ".join([verdict.why, *stuck_reasons(found)]), namespace, verdict)
+        self._say(Action.STUCK, "; ".join([verdict.why, *reasons]), namespace, verdict)
 
     async def _failed(self, error: Exception, namespace: Manifest, verdict: Verdict) -> None:
         """Tell what went wrong with one sandbox; find out whether it is the whole cluster."""

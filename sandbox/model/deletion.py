@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from sandbox.model import labels
-from sandbox.model.durations import from_rfc3339
+from sandbox.model.durations import from_rfc3339, relative, to_rfc3339
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.objects import Manifest
 from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
@@ -21,6 +22,9 @@ _STUCK_CONDITIONS: Final = (
     "NamespaceContentRemaining",
     "NamespaceFinalizersRemaining",
 )
+
+# How many pods of many are named.
+_NAMED: Final = 3
 
 
 def check_ours(namespace: Manifest, record_uid: str | None, *, needs_record: bool = True) -> None:
@@ -70,11 +74,37 @@ def _created_as_it_says(metadata: Manifest) -> bool:
 
 
 def stuck_reasons(namespace: Manifest) -> list[str]:
-    """Why a namespace does not end, in the control plane's words."""
+    """Why a namespace does not end, in the control plane's words; empty where it says nothing."""
     conditions = (namespace.get("status") or {}).get("conditions") or []
-    found = [
+    return [
         f"{condition['type']}: {condition.get('message', '')}"
         for condition in conditions
         if condition.get("type") in _STUCK_CONDITIONS and condition.get("status") == "True"
     ]
-    return found or ["the namespace is being deleted; the control plane does not say what it waits for"]
+
+
+def pod_reasons(pods: Sequence[Manifest], now: datetime) -> list[str]:
+    """What pods of a namespace that is being deleted wait for; those that nobody will end by themselves come first.
+
+    Args:
+        pods: of their metadata only is read.
+        now: the server's time.
+    """
+    held = [pod for pod in pods if pod["metadata"].get("finalizers")]
+    others = [pod for pod in pods if not pod["metadata"].get("finalizers")]
+    lines = [f"pod/{pod['metadata']['name']} {_why_it_stays(pod['metadata'], now)}" for pod in [*held, *others]]
+    more = [f"and {len(lines) - _NAMED} more pods"] if len(lines) > _NAMED else []
+    return lines[:_NAMED] + more
+
+
+def _why_it_stays(metadata: Manifest, now: datetime) -> str:
+    if finalizers := metadata.get("finalizers"):
+        return f"is held by its finalizers: {', '.join(map(str, finalizers))}"
+    try:
+        # The API server writes down when it is to have ended, its grace period included.
+        end = from_rfc3339(metadata.get("deletionTimestamp") or "")
+    except InvalidInput:
+        return "is not being deleted yet"
+    if end > now:
+        return f"has until {to_rfc3339(end)} ({relative(end, now)}) to end, its grace period"
+    return f"was to end by {to_rfc3339(end)} ({relative(end, now)}), and its node does not say that it has"

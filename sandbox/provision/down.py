@@ -12,9 +12,10 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_dela
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.ending import what_holds
 from sandbox.cluster.errors import NotFound
 from sandbox.cluster.helm import Helm
-from sandbox.model.deletion import check_ours, stuck_reasons
+from sandbox.model.deletion import check_ours
 from sandbox.model.errors import Refused, SandboxError
 from sandbox.model.owner import Owner
 from sandbox.model.record import Record
@@ -190,5 +191,5 @@ async def _wait_gone(cluster: Cluster, sandbox: Sandbox, timeout: float) -> list
         # Rights given inside of it go before the namespace itself does.
         await retrying(ns.find, cluster, sandbox.namespace)
     except RetryError as error:
-        return stuck_reasons(error.last_attempt.result())
+        return await what_holds(cluster, error.last_attempt.result())
     return []

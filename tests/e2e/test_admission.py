@@ -8,6 +8,7 @@ refused by a policy; `stranger` has nothing to do with sandboxes.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -1038,6 +1039,25 @@ def test_kinds_that_a_profile_does_not_allow_are_not_brought(ground: Ground) -> 
     ground.dana.create(inside(name, "deployments", "apis/apps/v1"), workload).refused("narrow does not allow a Deploy")
 
 
+def test_no_template_brings_claims_where_the_profile_lets_none_in(ground: Ground) -> None:
+    """Controllers of the system's make them, of StatefulSets and of pods' ephemeral volumes."""
+    name = ground.sandbox(ground.dana, "narrow")
+    spec = {**deployment(), "serviceName": "web", "volumeClaimTemplates": [claim("data")]}
+    workload = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"}, "spec": spec}
+    ground.dana.create(inside(name, "statefulsets", "apis/apps/v1"), workload).ok()
+    volume = {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": claim("x")["spec"]}}}
+    ground.dana.create(inside(name, "pods"), pod(name, "web", volumes=[volume])).ok()
+
+    def refused() -> bool | None:
+        events = ground.admin.get(inside(name, "events")).ok()["items"]
+        words = "narrow does not allow a PersistentVolumeClaim"
+        said = {event["involvedObject"]["kind"] for event in events if words in event["message"]}
+        return True if said >= {"StatefulSet", "Pod"} else None
+
+    until(refused, "the controllers of both are refused", 60)
+    assert ground.admin.get(inside(name, "persistentvolumeclaims")).ok()["items"] == []
+
+
 def test_what_is_over_the_quota_is_not_made(ground: Ground, tight: str) -> None:
     over = claim("big")
     over["spec"]["resources"]["requests"]["storage"] = "5Gi"
@@ -1074,6 +1094,17 @@ def test_the_clean_up_deletes_and_notes_sandboxes(ground: Ground, cleaner: Any) 
     cleaner.merge(f"/api/v1/namespaces/{name}", note(**{labels.PHASE: "Expiring"})).ok()
     cleaner.get(inside(name, "configmaps/sandbox-record")).ok()
     cleaner.delete(f"/api/v1/namespaces/{name}").ok()
+
+
+def test_no_annotations_keep_the_clean_up_from_marking(ground: Ground, cleaner: Any) -> None:
+    name = ground.sandbox(ground.dana)
+    path = f"/api/v1/namespaces/{name}"
+    there = ground.dana.merge(path, note(**{labels.PHASE: None})).ok()["metadata"]["annotations"]
+    ground.dana.merge(path, note(**{f"sandbox.dev/x{number}": "" for number in range(40 - len(there))})).ok()
+    ground.dana.merge(path, note(**{labels.PHASE: "Ready"})).refused("40 annotations")
+
+    cleaner.merge(path, note(**{labels.PHASE: "Ready"})).refused("changes nothing")
+    cleaner.merge(path, note(**{labels.PHASE: "Expiring"})).ok()
 
 
 def test_the_clean_up_deletes_listed_custom_resources_in_sandboxes_only(ground: Ground, cleaner: Any) -> None:
@@ -1302,6 +1333,21 @@ def test_what_the_clean_up_deleted_comes_back_by_its_name(
     assert f"sandbox up --lock file://{tool.home}/" in ended.err
     (gone,) = [line for line in ended.err.splitlines() if "comes back with" in line]
     tool.up(project, *gone.partition("sandbox up ")[2].split()[:2]).ok()
+
+
+def test_a_lock_too_large_to_keep_buys_no_time(
+    ground: Ground, run_as: Callable[[Person], Tool], cleaner: Person
+) -> None:
+    name = ground.sandbox(ground.dana)
+    lock = base64.b64encode(os.urandom(200_000)).decode()
+    ground.dana.merge(inside(name, "configmaps/sandbox-record"), {"data": {"lock": lock}}).ok()
+    # Late by a minute only: a place for locks that is away would be waited for.
+    ground.dana.merge(f"/api/v1/namespaces/{name}", note(**{labels.EXPIRES_AT: after(minutes=-1)})).ok()
+
+    done = run_as(cleaner).run("cleanup", "--yes", "-o", "json", "-l", f"{labels.NAME}={name}").failed(6)
+    said = {line["action"]: line["why"] for line in map(json.loads, done.out.splitlines()) if line.get("namespace")}
+    assert said.keys() == {"deleted", "failed"}
+    assert "too large" in said["failed"]
 
 
 def test_a_profile_of_ones_own_does_not_count(

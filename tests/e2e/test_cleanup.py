@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.lease import deployment_lease
 from sandbox.cluster.providers import ClusterInfo
@@ -33,7 +32,6 @@ from sandbox.lifecycle.verdict import Rules
 from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339, to_rfc3339
 from sandbox.model.errors import OperationFailed
-from sandbox.model.objects import ObjectRef
 from sandbox.model.sandbox import Sandbox
 from sandbox.project.platform import Limits
 from sandbox.project.quotas import QuotaProfile
@@ -289,12 +287,14 @@ def test_a_store_that_is_away_is_waited_for_but_not_for_ever(tool: Tool, group: 
     lock = {"lock": '{"kind": "Lock"}'}
     group.make(group.name("just"), -10 * MINUTE, record_data=lock)
     group.make(group.name("long"), -2 * HOUR, record_data=lock)
+    latest = {labels.MAX_EXPIRES_AT: to_rfc3339(datetime.now(UTC) - MINUTE)}
+    group.make(group.name("final"), HOUR, annotations=latest, record_data=lock)
 
     ended = sweep(tool, group, "--store", str(blocked / "store")).failed(6)
 
-    assert names(ended, "deleted") == {group.name("long")}
+    assert names(ended, "deleted") == {group.name("long"), group.name("final")}
     assert group.alive() == {group.name("just")}
-    assert {group.name("just"), group.name("long")} <= names(ended, "failed")
+    assert names(ended, "failed") == {group.name("just"), group.name("long"), group.name("final")}
 
 
 # -- outside of the namespace -----------------------------------------------------------------------------------
@@ -554,6 +554,36 @@ def test_one_that_is_stuck_stops_none_of_a_hundred(tool: Tool, group: Group) -> 
         let_go(group, group.name(50))
 
 
+def test_a_pod_that_holds_its_namespace_is_named(tool: Tool, group: Group, tmp_path: Path) -> None:
+    """While Kubernetes waits for pods, which end first, its conditions say nothing."""
+    name = group.name("held")
+    group.make(name, -HOUR)
+    metadata = {"name": "web", "namespace": name, "finalizers": ["example.com/hold"]}
+    spec = {"containers": [{"name": "main", "image": "registry.invalid/none:1"}]}
+    held = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    accounts = ("-n", name, "get", "serviceaccount", "default", "--ignore-not-found", "-o", "name")
+    until(lambda: kubectl(group.cluster, *accounts).strip() or None, "there is an account for pods", 30)
+    kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(held))
+    try:
+        assert names(sweep(tool, group).failed(0), "deleted") == {name}
+
+        def explained() -> str | None:
+            stuck = of(sweep(tool, group, "--stuck-after", "1s"), "stuck")
+            return next((line["why"] for line in stuck if "example.com/hold" in line["why"]), None)
+
+        assert "pod/web is held by its finalizers: example.com/hold" in until(
+            explained, "the pod is named", 60, every=1
+        )
+        # Whoever may not list pods is told where to look.
+        path = as_account(group, tmp_path / "account", LOOK, RECORDS, EVENTS, DELETE)
+        (line,) = of(sweep(through(tool, path), group, "--stuck-after", "1s").failed(6), "stuck")
+        assert f"kubectl get pods -n {name}" in line["why"]
+    finally:
+        free = '{"metadata":{"finalizers":null}}'
+        kubectl(group.cluster, "-n", name, "patch", "pod", "web", "--type=merge", "-p", free)
+        kubectl(group.cluster, "delete", "clusterrole,clusterrolebinding", group.project, "--ignore-not-found")
+
+
 def test_killed_in_the_middle_and_run_again_it_converges(tool: Tool, group: Group) -> None:
     group.make_many(60, -HOUR)
     running = tool.start("cleanup", "--yes", "-l", group.selector, "-o", "json")
@@ -749,57 +779,46 @@ def test_an_object_that_it_may_not_read_stops_no_deletion(tool: Tool, group: Gro
 # -- owners who want to keep theirs for ever --------------------------------------------------------------------
 
 
-async def test_changing_it_all_the_time_keeps_nothing_past_its_latest_end(group: Group) -> None:
-    past = to_rfc3339(datetime.now(UTC) - MINUTE)
-    name = group.name("restless")
-    role = f"{group.project}-own"
-    uid = await asyncio.to_thread(cluster_role, group, role, name)
-    record = {"outside": json.dumps([outside("ClusterRole", role, uid)])}
-    note = {labels.MAX_EXPIRES_AT: past}
-    await asyncio.to_thread(group.make, name, -HOUR, annotations=note, record_data=record)
+class _Kept:
+    """A sandbox past its latest end, with a ClusterRole outside, of an owner who wants to keep it."""
+
+    def __init__(self, group: Group) -> None:
+        self.group, self.name, self.role = group, group.name("kept"), f"{group.project}-own"
+        uid = cluster_role(group, self.role, self.name)
+        note = {labels.MAX_EXPIRES_AT: to_rfc3339(datetime.now(UTC) - MINUTE), labels.PHASE: ""}
+        record = {"outside": json.dumps([outside("ClusterRole", self.role, uid)])}
+        self.made = group.make(self.name, -HOUR, annotations=note, record_data=record)
+
+    def changes_all_the_time(self) -> None:
+        """It is another version by now, and would be at each try."""
+        kubectl(self.group.cluster, "annotate", "namespace", self.name, "sandbox.dev/repo=changed")
+
+    def leaves_no_room(self) -> None:
+        """The API server allows 256 KiB of keys and values together, so the clean-up cannot mark it."""
+        taken = sum(len(key) + len(text) for key, text in self.made["metadata"]["annotations"].items())
+        patch = {"metadata": {"annotations": {"sandbox.dev/ref": "x" * (256 * 1024 - taken - len("sandbox.dev/ref"))}}}
+        words = ("patch", "namespace", self.name, "--type=merge", "--patch-file=/dev/stdin")
+        kubectl(self.group.cluster, *words, stdin=json.dumps(patch))
+
+
+@pytest.mark.parametrize("way", [_Kept.changes_all_the_time, _Kept.leaves_no_room])
+async def test_nothing_is_kept_past_its_latest_end(group: Group, way: Callable[[_Kept], None]) -> None:
+    kept = await asyncio.to_thread(_Kept, group)
     told: list[Line] = []
     where = group.cluster
-
     try:
         async with Cluster.connect(where.context, where.kubeconfig) as connection:
             pass_ = Sweep(connection, policy(group, cluster_scoped=CLUSTER_ROLES), told.append)
             found = await pass_.look()
-            # It is another version by now, and would be at each try.
-            await asyncio.to_thread(kubectl, where, "annotate", "namespace", name, "sandbox.dev/repo=changed")
+            await asyncio.to_thread(way, kept)
             await pass_.act(found)
 
-        assert [line.namespace for line in told if line.action is Action.DELETED] == [name]
+        assert [line.namespace for line in told if line.action is Action.DELETED] == [kept.name]
         assert not [line for line in told if line.action in (Action.FAILED, Action.SPARED)]
         assert await asyncio.to_thread(group.alive) == set()
-        assert not await asyncio.to_thread(kubectl, where, "get", "clusterrole", role, "--ignore-not-found")
+        assert not await asyncio.to_thread(kubectl, where, "get", "clusterrole", kept.role, "--ignore-not-found")
     finally:
-        await asyncio.to_thread(kubectl, where, "delete", "clusterrole", role, "--ignore-not-found")
-
-
-async def test_annotations_that_leave_no_room_for_the_claim_keep_nothing_past_its_latest_end(group: Group) -> None:
-    past = to_rfc3339(datetime.now(UTC) - MINUTE)
-    name = group.name("full")
-    role = f"{group.project}-full"
-    uid = await asyncio.to_thread(cluster_role, group, role, name)
-    record = {"outside": json.dumps([outside("ClusterRole", role, uid)])}
-    made = await asyncio.to_thread(
-        group.make, name, -HOUR, annotations={labels.MAX_EXPIRES_AT: past, labels.PHASE: ""}, record_data=record
-    )
-    # The API server allows 256 KiB of keys and values together.
-    taken = sum(len(key) + len(text) for key, text in made["metadata"]["annotations"].items())
-    filler = {"metadata": {"annotations": {"sandbox.dev/ref": "x" * (256 * 1024 - taken - len("sandbox.dev/ref"))}}}
-    told: list[Line] = []
-    where = group.cluster
-    try:
-        async with Cluster.connect(where.context, where.kubeconfig) as connection:
-            await objects.patch_merge(connection, ObjectRef("", "v1", "Namespace", name), filler)
-            pass_ = Sweep(connection, policy(group, cluster_scoped=CLUSTER_ROLES), told.append)
-            await pass_.act(await pass_.look())
-
-        assert [line.namespace for line in told if line.action is Action.DELETED] == [name]
-        assert await asyncio.to_thread(group.alive) == set()
-    finally:
-        await asyncio.to_thread(kubectl, where, "delete", "clusterrole", role, "--ignore-not-found")
+        await asyncio.to_thread(kubectl, where, "delete", "clusterrole", kept.role, "--ignore-not-found")
 
 
 async def test_without_a_record_it_goes_where_admission_says_what_a_sandbox_is(group: Group) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from sandbox.model.deletion import check_ours, stuck_reasons
+from sandbox.model.deletion import check_ours, pod_reasons, stuck_reasons
 from sandbox.model.errors import Refused
 
 
@@ -77,4 +78,20 @@ def test_stuck_namespaces_say_why() -> None:
     assert stuck_reasons({"status": {"conditions": [condition]}}) == [
         "NamespaceFinalizersRemaining: foo.io/x in 1 resource"
     ]
-    assert stuck_reasons({})
+    assert stuck_reasons({}) == []
+
+
+def test_pods_that_hold_their_namespace_say_what_they_wait_for() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    ends: dict[str, str | None] = {"new": None, "grace": "2030-01-01T00:00:30Z", "lost": "2029-12-31T23:59:00Z"}
+    pods = [{"metadata": {"name": name, "deletionTimestamp": end}} for name, end in ends.items()]
+    held = {"metadata": {"name": "held", "finalizers": ["example.com/hold"], "deletionTimestamp": ends["grace"]}}
+
+    assert pod_reasons(pods, now) == [
+        "pod/new is not being deleted yet",
+        "pod/grace has until 2030-01-01T00:00:30Z (in 30s) to end, its grace period",
+        "pod/lost was to end by 2029-12-31T23:59:00Z (1m ago), and its node does not say that it has",
+    ]
+    assert pod_reasons([*pods, held], now)[0] == "pod/held is held by its finalizers: example.com/hold"
+    assert pod_reasons([*pods, held], now)[-1] == "and 1 more pods"
+    assert pod_reasons([], now) == []
