@@ -16,7 +16,7 @@ from typing import Any
 from sandbox.capture.bundle import BundleWriter, Entry
 from sandbox.capture.collect.collection import Bounds, Collection, StoreFailed, as_json, gathered
 from sandbox.capture.collect.contents import Contents, collect_objects, collect_secrets
-from sandbox.capture.collect.data import Data, Wanted, collect_fixtures
+from sandbox.capture.collect.data import Before, Data, Wanted, collect_before, collect_fixtures
 from sandbox.capture.collect.registries import Registries, collect_images
 from sandbox.capture.collect.releases import Deployed, collect_records, collect_releases
 from sandbox.capture.collect.running import Running, as_list, collect_events, collect_logs, collect_pods
@@ -55,6 +55,7 @@ class Options:
         bounds: how much is taken.
         images: ask the registries whether they still have each image, and for its labels.
         declared, limits: the project's ``fixtures:``, and how much of one store is dumped.
+        before: what stores held before the deployment that failed; their files stay where they are.
     """
 
     environment: str = ""
@@ -66,6 +67,7 @@ class Options:
     images: bool = True
     declared: Fixtures | None = None
     limits: Limits = field(default_factory=Limits)
+    before: Before | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ async def _collect(
         collect_records(collection, found.deployed),
         _learn_secrets(collection, found, key),
         *([collect_fixtures(collection, found.running, dumps, key, found.data)] if dumps else []),
+        *([collect_before(collection, options.before, dumps, found.data)] if dumps and options.before else []),
         collect_objects(collection, found.contents),
         collect_nodes(collection, found.running),
         collect_versions(collection, found.surroundings),
@@ -266,6 +269,7 @@ def _document(
         redaction=found.redaction,
         items=items,
         fixtures=tuple(sorted(found.data.fixtures, key=lambda fixture: str(fixture.get("name")))),
+        before=tuple(sorted(found.data.before, key=lambda fixture: str(fixture.get("name")))),
     )
 
 

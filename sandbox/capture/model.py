@@ -191,6 +191,7 @@ class Document(Data):
         partial: something is missing that was there, or that we might not see.
         findings: what is wrong, most telling first.
         fixtures: as :mod:`sandbox.capture.fixtures.model` describes them.
+        before: the same, of what stores held before the deployment that failed, where that was taken.
         record: number of the newest record of ours in the namespace; None: there is none.
     """
 
@@ -221,6 +222,7 @@ class Document(Data):
     redaction: Redaction = Redaction()
     items: tuple[Item, ...] = ()
     fixtures: tuple[dict[str, Any], ...] = ()
+    before: tuple[dict[str, Any], ...] = ()
 
     @property
     def headline(self) -> str:

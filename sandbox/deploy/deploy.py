@@ -206,7 +206,7 @@ async def _recover(
     """Capture, then roll back, then say how that ended."""
     context.reporter.warn(f"{error.what}: capturing, then rolling back")
     failed = await _noted(context, record, error)
-    captured = await recovery.take_capture(context, error, planned.sources.project.fixtures)
+    captured = await recovery.take_capture(context, error, planned.sources.project.fixtures, saved)
     back = await recovery.roll_back(context, planned, failed, saved)
     if back.complete:
         migrations.forget(saved)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -21,6 +20,7 @@ from sandbox.provision.planning import Planner, Settled
 from sandbox.provision.request import UpRequest
 from sandbox.provision.selection import Selection
 from sandbox.provision.sources import Declared, Sources
+from sandbox.source.urls import same_repository
 
 
 @dataclass(frozen=True)
@@ -165,22 +165,6 @@ def neighbours(
         for name, service in applied.items()
         if name not in services and (only or not is_gone(name, service))
     }
-
-
-def same_repository(one: str, other: str) -> bool:
-    """Whether two addresses mean one repository: https and ssh, with and without ``.git``, are the same."""
-    return bool(one) and _plain(one) == _plain(other)
-
-
-def _plain(address: str) -> str:
-    text = re.sub(r"^[a-z][a-z0-9+.-]*://", "", address.lower())
-    host, colon, path = text.partition(":")
-    if colon and "/" not in host and not re.match(r"\d+(/|$)", path):
-        # git@host:path, as scp writes it.
-        text = f"{host}/{path}"
-    head, slash, rest = text.partition("/")
-    text = re.sub(r":\d+$", "", head.rpartition("@")[2]) + slash + rest
-    return text.rstrip("/").removesuffix(".git").rstrip("/")
 
 
 def unmet_needs(plan: Plan) -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from sandbox.cluster.client import Cluster
-from sandbox.deploy.planning import same_repository
 from sandbox.model.errors import OperationFailed
 from sandbox.model.record import Lock, Record
 from sandbox.provision import records
 from sandbox.provision.environment import EnvironmentPlace
 from sandbox.provision.locks import write_lock
 from sandbox.provision.reporter import Reporter
+from sandbox.source.urls import same_repository
 
 
 async def passed_lock(source: EnvironmentPlace, repository: str, reporter: Reporter) -> Lock:

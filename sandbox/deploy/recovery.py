@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.capture.capture import Options, capture
+from sandbox.capture.collect.data import Before
 from sandbox.deploy import migrations
 from sandbox.deploy.context import Context
 from sandbox.deploy.planning import Planned
@@ -43,8 +44,14 @@ class RolledBack:
     lost: list[str] = field(default_factory=list)
 
 
-async def take_capture(context: Context, error: SandboxError, declared: Fixtures) -> Captured:
-    """Capture the environment as it failed, for at most the time that was given; it never stands in the way."""
+async def take_capture(
+    context: Context, error: SandboxError, declared: Fixtures, saved: migrations.Saved | None
+) -> Captured:
+    """Capture the environment as it failed, for at most the time that was given; it never stands in the way.
+
+    Args:
+        saved: what stores held before the deployment.
+    """
     started = time.monotonic()
     try:
         async with asyncio.timeout(context.request.capture_timeout.total_seconds() + _GRACE_S):
@@ -63,6 +70,7 @@ async def take_capture(context: Context, error: SandboxError, declared: Fixtures
                     recipients=context.request.recipients,
                     declared=declared,
                     limits=context.request.limits,
+                    before=Before(saved.folder, saved.fixtures) if saved else None,
                 ),
             )
     except _CAPTURE_FAILURES as trouble:

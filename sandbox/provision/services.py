@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
@@ -120,7 +121,7 @@ async def _all_or_first_error(work: Sequence[Awaitable[None]]) -> None:
 async def _deploy(
     place: Place, service: ServicePlan, before: ServiceRecord | None, detail: Callable[[str], None]
 ) -> ServiceRecord:
-    await _run_hooks(place, service, "before")
+    await run_hooks(place, service, "before")
     if service.chart_path is not None:
         record = await _install_chart(place, service, service.chart_path, detail)
     else:
@@ -129,8 +130,8 @@ async def _deploy(
         await prune(place, service.name, before, record)
     if place.wait:
         await _wait(place, service, record.manifests, detail)
-        await _run_hooks(place, service, "after")
-        await _run_smoke(place, service, record.manifests)
+        await run_hooks(place, service, "after")
+        await run_smoke(place, service, record.manifests)
     return record
 
 
@@ -256,12 +257,23 @@ async def _wait(
     )
 
 
-async def _run_smoke(place: Place, service: ServicePlan, manifests: Sequence[Manifest]) -> None:
+async def run_smoke(place: Place, service: ServicePlan, manifests: Sequence[Manifest]) -> None:
+    """Run the smoke test that the project declares for a service; nothing where it declares none.
+
+    Raises:
+        NotReady: it failed.
+        OperationFailed: it cannot be run.
+    """
     if service.spec is not None and service.spec.smoke is not None:
         await smoke.run_smoke(place.cluster, place.namespace, service.name, service.spec, manifests, service.images)
 
 
-async def _run_hooks(place: Place, service: ServicePlan, stage: str) -> None:
+async def run_hooks(place: Place, service: ServicePlan, stage: Literal["before", "after"]) -> None:
+    """Run the commands that the project declares before or after a service's deployment.
+
+    Raises:
+        NotReady: one failed.
+    """
     if service.spec is None:
         return
     hooks = service.spec.hooks.before_deploy if stage == "before" else service.spec.hooks.after_deploy

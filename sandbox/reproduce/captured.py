@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from sandbox.capture.bundle import Bundle, Damaged
+from sandbox.capture.collect.data import BEFORE, FIXTURES
 from sandbox.capture.fixtures.model import Fixture
 from sandbox.capture.keys import decrypted
 from sandbox.capture.model import Document
@@ -39,6 +40,8 @@ class Captured:
         secrets: with fingerprints for values.
         true_secrets: as they were; empty without an identity that can read them.
         record: the newest of ours in the namespace; None: there is none.
+        before: what stores held before the deployment that failed; empty: nobody took it.
+        encrypted_fixtures: of both, by their paths in the bundle.
         problems: of items that cannot be read, by name.
     """
 
@@ -49,6 +52,7 @@ class Captured:
     true_secrets: tuple[Manifest, ...] = field(default=(), repr=False)
     record: Record | None = None
     fixtures: tuple[Fixture, ...] = ()
+    before: tuple[Fixture, ...] = ()
     encrypted_fixtures: frozenset[str] = frozenset()
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -80,7 +84,8 @@ async def read_captured(bundle: Bundle, identity: Path | None = None) -> Capture
     titles = sorted(t for t in bundle.layers if t.startswith("objects/") and t.endswith(".json") and t != SECRETS)
     found = await asyncio.gather(*(objects_of(title) for title in titles))
     objects = [manifest for several in found for manifest in several]
-    fixtures, encrypted = _fixtures(bundle, problems)
+    fixtures, encrypted = _fixtures(bundle, FIXTURES, bundle.document.fixtures, problems)
+    before, encrypted_before = _fixtures(bundle, BEFORE, bundle.document.before, problems)
     captured = Captured(
         document=bundle.document,
         pods=tuple(await objects_of("pods.json")),
@@ -89,7 +94,8 @@ async def read_captured(bundle: Bundle, identity: Path | None = None) -> Capture
         true_secrets=tuple(await _true_secrets(bundle, identity)) if identity else (),
         record=await _record(bundle, problems),
         fixtures=fixtures,
-        encrypted_fixtures=encrypted,
+        before=before,
+        encrypted_fixtures=encrypted | encrypted_before,
         problems=problems,
     )
     return await _filled_up(bundle, captured)
@@ -151,17 +157,19 @@ async def _record(bundle: Bundle, problems: dict[str, str]) -> Record | None:
         return None
 
 
-def _fixtures(bundle: Bundle, problems: dict[str, str]) -> tuple[tuple[Fixture, ...], frozenset[str]]:
+def _fixtures(
+    bundle: Bundle, root: str, described: Iterable[Mapping[str, Any]], problems: dict[str, str]
+) -> tuple[tuple[Fixture, ...], frozenset[str]]:
     found, encrypted = [], set()
-    for plain in bundle.document.fixtures:
+    for plain in described:
         try:
             fixture = Fixture.model_validate(plain)
         except (ValidationError, RecursionError):
-            problems[f"fixtures/{str(plain.get('name'))[:60]}"] = "its description cannot be read"
+            problems[f"{root}/{str(plain.get('name'))[:60]}"] = "its description cannot be read"
             continue
         found.append(fixture)
-        if any(f"fixtures/{part.path}.age" in bundle.layers for part in fixture.parts):
-            encrypted.add(fixture.name)
+        if any(f"{root}/{part.path}.age" in bundle.layers for part in fixture.parts):
+            encrypted.add(f"{root}/{fixture.name}")
     return tuple(found), frozenset(encrypted)
 
 

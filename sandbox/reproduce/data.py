@@ -21,15 +21,18 @@ from sandbox.project.config import FixtureStore
 from sandbox.reproduce.plan import DataStore
 
 
-async def unpack(bundle: Bundle, fixture: Fixture, folder: Path, identity: Path | None) -> None:
+async def unpack(bundle: Bundle, root: str, fixture: Fixture, folder: Path, identity: Path | None) -> None:
     """Write a fixture's files into a folder, each compared with its digest, decrypted where need be.
+
+    Args:
+        root: where the bundle has them.
 
     Raises:
         Damaged, NotStored: a file is not what was captured, or gone.
         OperationFailed: it cannot be decrypted.
     """
     for part in fixture.parts:
-        title, target = f"fixtures/{part.path}", folder / part.path
+        title, target = f"{root}/{part.path}", folder / part.path
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if title in bundle.layers or identity is None:
             await bundle.unpack(title, target)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
+from sandbox.capture.collect.data import BEFORE, FIXTURES
 from sandbox.capture.fixtures.model import Fixture
 from sandbox.capture.services import named_workloads
+from sandbox.cluster.readiness import time_of
 from sandbox.model.errors import InvalidInput
 from sandbox.model.objects import Manifest, ObjectRef, canonical_json, containers, digest, pod_spec, pod_template
 from sandbox.model.record import Record, ServiceLock
@@ -19,11 +23,16 @@ from sandbox.render.transform import label
 from sandbox.reproduce.captured import Captured
 from sandbox.reproduce.images import Pin, Ran, pinned, pins, ran
 from sandbox.reproduce.namespaces import Mention, Renaming
-from sandbox.reproduce.portable import Change, Surroundings, replaced, stripped, why_left_out
+from sandbox.reproduce.portable import HAD_COMPLETED, Change, Surroundings, replaced, stripped, why_left_out
+from sandbox.reproduce.replacement import Replacement
 from sandbox.reproduce.secrets import Values, regenerated, within_base64
 
 # Objects that several services use, or none.
 SHARED = "shared"
+# What a service holds, rather than what it is: it stays as captured when the service is at another commit.
+_HELD = frozenset({"Secret", "PersistentVolumeClaim"})
+_CLOCKS = timedelta(seconds=1)
+_HELM_RELEASE = "meta.helm.sh/release-name"
 _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"})
 # Whoever else wrote into an object knows more of it than what was deployed.
 _DEPLOYERS = frozenset({"sandbox", "helm", "Helm", "kube-controller-manager", "kubelet", "before-first-apply"})
@@ -36,21 +45,30 @@ class Choices:
     Attributes:
         only: services; empty: all.
         identity: whether what is encrypted can be read.
+        before: what stores held before the deployment that failed, instead of at the failure.
     """
 
     only: tuple[str, ...] = ()
     data: bool = True
     identity: bool = False
     allow_tags: bool = False
+    before: bool = False
 
 
 @dataclass(frozen=True)
 class DataStore:
-    """A database or cache that is filled before anything else starts."""
+    """A database or cache that is filled before anything else starts.
+
+    Attributes:
+        root: where the bundle has the fixture's files.
+        note: how its contents differ from those at the failure; empty: they do not.
+    """
 
     fixture: Fixture
     service: str
     workload: Manifest
+    root: str = FIXTURES
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,7 @@ class Blueprint:
         changes: the differences that are meant.
         left_out: objects that are not brought back, as kubectl writes them, and why.
         stores: what is filled from fixtures; ``unfilled``: fixture → why it is not.
+        replaced: services at another commit; ``other``: their objects, as kubectl writes them → the commit, in words.
     """
 
     services: Mapping[str, ServicePlan]
@@ -74,6 +93,8 @@ class Blueprint:
     pins: tuple[Pin, ...]
     renamed: tuple[Mention, ...]
     unresolved: tuple[str, ...]
+    replaced: Mapping[str, Replacement] = field(default_factory=dict)
+    other: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def manifests(self) -> list[Manifest]:
@@ -91,6 +112,7 @@ class _Draft:
     renamed: list[Mention] = field(default_factory=list)
     unresolved: list[str] = field(default_factory=list)
     made: dict[str, list[Manifest]] = field(default_factory=lambda: defaultdict(list))
+    other: dict[str, str] = field(default_factory=dict)
 
 
 def blueprint(
@@ -99,28 +121,36 @@ def blueprint(
     place: Surroundings,
     choices: Choices,
     images: Mapping[Pin, Pin] | None = None,
+    replacements: Mapping[str, Replacement] | None = None,
 ) -> Blueprint:
     """Plan a sandbox that is what was captured.
 
     Args:
         values: for the fingerprints.
         images: what registries said of the images of an earlier draft.
+        replacements: services that are at another commit than the captured one.
 
     Raises:
         InvalidInput: there is no such service, or nothing to bring back.
     """
     draft = _Draft()
-    wanted = _wanted(captured, draft)
+    wanted = _wanted(captured, draft, choices)
     service_of = _services(captured, wanted)
     chosen = _chosen(choices.only, set(service_of.values()) - {SHARED}, captured.record)
     renaming = Renaming(captured.document.namespace, place.namespace, _service_names(captured))
     known = ran(captured.pods)
     secrets = {m["metadata"]["name"]: m for m in captured.true_secrets if choices.identity}
     recorded = _recorded(captured.record)
+    others = _Others(captured.record, replacements or {})
     for manifest in wanted:
         service, name = service_of[_key(manifest)], str(ObjectRef.of(manifest))
         if chosen and service not in (*chosen, SHARED):
             draft.left_out[name] = f"of the service {service}, which --only leaves out"
+            continue
+        if others.have(manifest):
+            continue
+        if why := others.lack(manifest, service):
+            draft.left_out[name] = why
             continue
         plain = stripped(manifest)
         draft.expected[name] = plain
@@ -130,6 +160,7 @@ def blueprint(
             made = _object(_as_deployed(manifest, plain, recorded), values, place, renaming, draft)
         if made is not None and (made := _with_images(made, known, choices, images or {}, draft)) is not None:
             draft.made[service].append(made)
+    others.add(place, draft, {_key(manifest) for manifest in wanted})
     if not draft.made:
         raise InvalidInput(
             "the capture holds nothing that could be brought back",
@@ -139,7 +170,10 @@ def blueprint(
     stores, unfilled = _stores(captured, values, draft, choices)
     draft.changes = _with_filled_claims(draft, stores)
     return Blueprint(
-        services={name: _plan(name, manifests, captured, draft) for name, manifests in sorted(draft.made.items())},
+        services={
+            name: _plan(name, manifests, captured, draft, (replacements or {}).get(name))
+            for name, manifests in sorted(draft.made.items())
+        },
         expected=draft.expected,
         changes=tuple(draft.changes),
         left_out=draft.left_out,
@@ -148,23 +182,35 @@ def blueprint(
         pins=tuple(draft.pins),
         renamed=tuple(draft.renamed),
         unresolved=tuple(dict.fromkeys(draft.unresolved)),
+        replaced=dict(replacements or {}),
+        other=draft.other,
     )
 
 
 # -- which objects, of which service ----------------------------------------------------------------------------------
 
 
-def _wanted(captured: Captured, draft: _Draft) -> list[Manifest]:
+def _wanted(captured: Captured, draft: _Draft, choices: Choices) -> list[Manifest]:
+    since = min((at for fixture in captured.before if (at := time_of(fixture.started_at))), default=None)
     everything = [*captured.objects, *captured.secrets, *captured.pods]
     uids = {str(m["metadata"].get("uid")) for m in everything if m["metadata"].get("uid")}
     found = []
     for manifest in everything:
         why = why_left_out(manifest, uids)
+        if why == HAD_COMPLETED and choices.before and since and _is_younger(manifest, since):
+            # What it did is not in the data yet.
+            why = ""
         if why == "":
             found.append(manifest)
         elif why is not None:
             draft.left_out[str(ObjectRef.of(manifest))] = why
     return found
+
+
+def _is_younger(manifest: Manifest, than: datetime) -> bool:
+    """Whether an object was made after a time; the clocks of two machines, so about a second is nothing."""
+    made = time_of(manifest["metadata"].get("creationTimestamp"))
+    return made is not None and made >= than - _CLOCKS
 
 
 def _key(manifest: Manifest) -> tuple[str, str, str]:
@@ -344,6 +390,69 @@ def _with_images(
     return pinned(made, found)
 
 
+# -- services at another commit ---------------------------------------------------------------------------------------
+
+
+class _Others:
+    """The objects of services at another commit, in the place of the captured ones."""
+
+    def __init__(self, record: Record | None, replacements: Mapping[str, Replacement]) -> None:
+        self._record = record
+        self._replacements = replacements
+        self._objects = {
+            _key(manifest): (name, manifest)
+            for name, replacement in replacements.items()
+            for manifest in replacement.plan.manifests
+        }
+
+    def have(self, captured: Manifest) -> bool:
+        """Whether the other commit's object takes the place of a captured one."""
+        return captured["kind"] not in _HELD and _key(captured) in self._objects
+
+    def lack(self, captured: Manifest, service: str) -> str:
+        """Why a captured object goes without anything in its place; empty: it does not."""
+        replacement = self._replacements.get(service)
+        if replacement is None or captured["kind"] in _HELD:
+            return ""
+        if _key(captured) in {_key(hook) for hook in replacement.plan.hooks}:
+            return f"{replacement.line}, whose own runs instead"
+        if pod_spec(captured) is not None or self._is_deployed(captured, service):
+            return f"{replacement.line}, which has no such object"
+        return ""
+
+    def _is_deployed(self, captured: Manifest, service: str) -> bool:
+        """Whether it came with the service, rather than being something that the service finds in its environment."""
+        entry = self._record.services.get(service) if self._record else None
+        known = {(item.group, item.kind, item.name) for item in entry.inventory} if entry else set()
+        return _key(captured) in known or _HELM_RELEASE in (captured["metadata"].get("annotations") or {})
+
+    def add(self, place: Surroundings, draft: _Draft, captured: Collection[tuple[str, str, str]]) -> None:
+        """Put them into a draft; what a service holds only where it was not captured."""
+        for key, (service, manifest) in self._objects.items():
+            name = str(ObjectRef.of(manifest))
+            if manifest["kind"] in _HELD and key in captured:
+                _add_keys(manifest, (m for several in draft.made.values() for m in several))
+                continue
+            why = why_left_out(manifest, ())
+            if why:
+                draft.left_out[name] = why
+            if why != "":
+                continue
+            made, changes = replaced(stripped(manifest), place)
+            draft.changes += [change for change in changes if change.path != "(contents)"]
+            if made is not None:
+                draft.other[name] = self._replacements[service].line
+                draft.made[service].append(made)
+
+
+def _add_keys(rendered: Manifest, made: Iterable[Manifest]) -> None:
+    """The keys of a Secret that the captured one does not have: a fix may bring one."""
+    for secret in made:
+        if _key(secret) == _key(rendered) and secret["kind"] == "Secret":
+            texts = {k: base64.b64encode(v.encode()).decode() for k, v in (rendered.get("stringData") or {}).items()}
+            secret["data"] = {**(rendered.get("data") or {}), **texts, **(secret.get("data") or {})}
+
+
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
@@ -359,20 +468,35 @@ def _stores(
         for m in manifests
         if m["kind"] in _WORKLOADS
     }
-    for fixture in captured.fixtures:
-        if fixture.status != "ok":
+    for fixture, root, note in _chosen_fixtures(captured, choices):
+        if choices.before and not captured.before:
+            unfilled[fixture.name] = "nothing was taken before the deployment: --state at-failure has what came after"
+        elif fixture.status != "ok":
             unfilled[fixture.name] = f"the capture does not hold it: {fixture.status}: {fixture.why}"
         elif not choices.data:
             unfilled[fixture.name] = "--no-data"
-        elif fixture.name in captured.encrypted_fixtures and not choices.identity:
+        elif f"{root}/{fixture.name}" in captured.encrypted_fixtures and not choices.identity:
             unfilled[fixture.name] = "it is encrypted: --identity FILE reads it"
         elif fixture.workload not in by_name:
             unfilled[fixture.name] = f"its workload {fixture.workload} is not in the sandbox"
         else:
             # Names of roles may be what some Secret holds.
             named = fixture.model_copy(update={"facts": values.in_data(fixture.facts)})
-            filled.append(DataStore(named, *by_name[fixture.workload]))
+            filled.append(DataStore(named, *by_name[fixture.workload], root=root, note=note))
     return filled, unfilled
+
+
+def _chosen_fixtures(captured: Captured, choices: Choices) -> Iterator[tuple[Fixture, str, str]]:
+    """The contents of each store that are meant, where the bundle has them, and how they differ from the others."""
+    before = {fixture.name: fixture for fixture in captured.before} if choices.before else {}
+    for fixture in captured.fixtures:
+        if fixture.name in before:
+            earlier = before.pop(fixture.name)
+            yield earlier, BEFORE, f"as it was before the deployment ({earlier.started_at})"
+        else:
+            yield fixture, FIXTURES, "as at the failure: nothing of it was taken before" if choices.before else ""
+    for earlier in before.values():
+        yield earlier, BEFORE, f"as it was before the deployment ({earlier.started_at})"
 
 
 def _with_filled_claims(draft: _Draft, stores: Iterable[DataStore]) -> list[Change]:
@@ -404,8 +528,19 @@ def _claims(workload: Manifest, claim: str) -> bool:
 # -- services ---------------------------------------------------------------------------------------------------------
 
 
-def _plan(name: str, manifests: Sequence[Manifest], captured: Captured, draft: _Draft) -> ServicePlan:
+def _plan(
+    name: str,
+    manifests: Sequence[Manifest],
+    captured: Captured,
+    draft: _Draft,
+    replacement: Replacement | None = None,
+) -> ServicePlan:
     marked = label(manifests, name)
+    if replacement is not None:
+        # Not a release: its objects are applied like all others.
+        update = {"kind": "manifests", "chart": None, "input_digest": digest(marked), "manifest_digest": digest(marked)}
+        lock = replacement.plan.lock.model_copy(update=update)
+        return replace(replacement.plan, lock=lock, manifests=marked, chart_path=None)
     known = next((service for service in captured.document.services if service.name == name), None)
     entry = captured.record.services.get(name) if captured.record else None
     mine = {m["metadata"]["name"] for m in manifests if any(containers(pod_spec(m) or {}))}

@@ -17,6 +17,8 @@ from sandbox.reproduce.namespaces import pod_path
 
 Outcome = Literal["reproduced", "substituted", "unavailable"]
 
+# Why a Job is not run again.
+HAD_COMPLETED = "it had completed: what it did is in the data"
 # What a bundle may bring; all else is acted on from outside of the sandbox, or derived from these.
 RESTORED = frozenset(
     {
@@ -161,7 +163,7 @@ def why_left_out(manifest: Manifest, captured: Collection[str]) -> str | None:
     if kind == "Pod" and (manifest.get("status") or {}).get("phase") == "Succeeded":
         return "it had ended"
     if kind == "Job" and _has_completed(manifest):
-        return "it had completed: what it did is in the data"
+        return HAD_COMPLETED
     if kind == "RoleBinding" and (manifest.get("roleRef") or {}).get("kind") != "Role":
         role = (manifest.get("roleRef") or {}).get("name")
         return f"it gives the cluster-wide role {role}, which a sandbox does not"

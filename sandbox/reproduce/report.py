@@ -55,11 +55,12 @@ class Facts:
 def fidelity(captured: Captured, plan: Blueprint, facts: Facts) -> list[Line]:
     """Say for every item of a capture what became of it."""
     return [
+        *_services(plan),
         *_objects(plan, facts),
         *_images(captured, plan, facts),
         *_fixtures(captured, plan, facts),
         *_gaps(captured),
-        *_releases(captured.document),
+        *_releases(captured.document, plan),
         *_quota(captured.document, facts),
         *_versions(captured.document, facts),
     ]
@@ -77,6 +78,15 @@ def as_data(lines: Iterable[Line]) -> list[dict[str, str]]:
 
 # Whoever prunes and deletes goes by it: what Helm had applied is the sandbox's here.
 _MANAGED_BY = f"metadata.labels.{labels.MANAGED_BY}"
+
+
+# -- services ---------------------------------------------------------------------------------------------------------
+
+
+def _services(plan: Blueprint) -> Iterable[Line]:
+    """Those that are at another commit than the captured one."""
+    for name, replacement in sorted(plan.replaced.items()):
+        yield Line("source", f"source/{name}", "substituted", replacement.line)
 
 
 # -- objects ----------------------------------------------------------------------------------------------------------
@@ -98,6 +108,19 @@ def _objects(plan: Blueprint, facts: Facts) -> Iterable[Line]:
             yield _object(name, expected, stripped(found), changes[name])
     for name, why in sorted(plan.left_out.items()):
         yield Line("object", name, "unavailable", why)
+    made = {str(ObjectRef.of(m)): m for m in plan.manifests}
+    for name, why in sorted(plan.other.items()):
+        yield _other(name, why, made[name], live.get(name), changes[name])
+
+
+def _other(name: str, why: str, made: Manifest, live: Manifest | None, changes: Sequence[Change]) -> Line:
+    """An object of a service at another commit: whether it is there, with the images of that commit."""
+    if live is None:
+        return Line("object", name, "unavailable", f"{why}; it was applied, and is not there")
+    meant = [f"{change.path}: {change.why}" for change in changes]
+    wanted, found = ({str(c.get("name")): c.get("image") for c in containers(pod_spec(m) or {})} for m in (made, live))
+    wrong = [f"image of {c}: {found.get(c)}, which was not meant" for c in wanted if wanted[c] != found.get(c)]
+    return Line("object", name, "substituted", "; ".join([why, *meant, *wrong]))
 
 
 def _object(name: str, expected: Manifest, live: Manifest, meant: Sequence[Change]) -> Line:
@@ -200,12 +223,15 @@ def _asked(objects: Iterable[Manifest]) -> dict[tuple[str, str], str]:
 
 
 def _fixtures(captured: Captured, plan: Blueprint, facts: Facts) -> Iterable[Line]:
-    for fixture in captured.fixtures:
+    noted = {store.fixture.name: store for store in plan.stores}
+    known = {**{fixture.name: fixture for fixture in captured.fixtures}, **{n: s.fixture for n, s in noted.items()}}
+    for fixture in known.values():
         name = f"fixture/{fixture.name}"
         if fixture.status == "absent":
             continue
         if fixture.name in facts.restored:
-            notes = [*([facts.restored[fixture.name]] if facts.restored[fixture.name] else [])]
+            notes = [noted[fixture.name].note] if fixture.name in noted and noted[fixture.name].note else []
+            notes += [*([facts.restored[fixture.name]] if facts.restored[fixture.name] else [])]
             notes += [f"masked: {rule}" for rule in fixture.masked]
             yield Line("data", name, "substituted" if notes else "reproduced", "; ".join(notes))
         else:
@@ -222,9 +248,9 @@ def _gaps(captured: Captured) -> Iterable[Line]:
         yield Line("capture", name, "unavailable", why)
 
 
-def _releases(document: Document) -> Iterable[Line]:
+def _releases(document: Document, plan: Blueprint) -> Iterable[Line]:
     for service in document.services:
-        if service.release:
+        if service.release and service.name not in plan.replaced:
             why = "its objects are applied as they were, not by Helm; hooks are off"
             yield Line("release", f"release/{service.release}", "substituted", why)
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 from sandbox import __version__
 from sandbox.capture.bundle import Bundle
@@ -18,20 +19,21 @@ from sandbox.cluster.lease import deployment_lease
 from sandbox.cluster.waiting import wait_ready
 from sandbox.images.registry import digest_of
 from sandbox.model.deadline import parse_ttl
-from sandbox.model.errors import Refused, SandboxError, Unreachable
+from sandbox.model.errors import InvalidInput, Refused, SandboxError, Unreachable
 from sandbox.model.failure import Finding, NotReady
 from sandbox.model.objects import Manifest, digest, pod_spec
 from sandbox.model.quota import Asked
 from sandbox.model.record import Lock, Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.project.quotas import QuotaProfile, choose_profile
+from sandbox.project.yamlfile import near_any
 from sandbox.provision import allowance, preflight, records, steps
 from sandbox.provision import namespace as ns
 from sandbox.provision.command import run_test
 from sandbox.provision.contents import list_all
 from sandbox.provision.guardrails import apply_guardrails, guardrails
 from sandbox.provision.identity import Identity, identify
-from sandbox.provision.plan import Plan
+from sandbox.provision.plan import Plan, in_order
 from sandbox.provision.planning import Planner, check_ttl
 from sandbox.provision.profiles import known_profiles
 from sandbox.provision.reporter import Reporter, Step
@@ -39,11 +41,12 @@ from sandbox.provision.request import UpRequest
 from sandbox.provision.services import Place, apply_manifests
 from sandbox.provision.target import Target
 from sandbox.provision.workspace import workspace
-from sandbox.reproduce import data, isolation, report, state, verdict
+from sandbox.reproduce import data, isolation, report, start, state, verdict
 from sandbox.reproduce.captured import Captured, read_captured
 from sandbox.reproduce.images import found_in_registries
-from sandbox.reproduce.plan import Blueprint, Choices, DataStore, blueprint
+from sandbox.reproduce.plan import SHARED, Blueprint, Choices, DataStore, blueprint
 from sandbox.reproduce.portable import Surroundings
+from sandbox.reproduce.replacement import Replacement, replacements
 from sandbox.reproduce.report import Facts, Line
 from sandbox.reproduce.request import ReproduceRequest
 from sandbox.reproduce.secrets import Values, role_passwords, values_of
@@ -135,6 +138,8 @@ class _Work:
         self._reporter = planner.reporter
         self._fresh = False
         self._notes: list[str] = []
+        # What a service at another commit said of itself before anybody looked.
+        self._findings: list[Finding] = []
 
     @property
     def _document(self) -> Document:
@@ -173,12 +178,13 @@ class _Work:
 
     def _branch(self) -> str:
         """What tells this reproduction from others of the same project."""
-        return self._bundle.entry.id.partition("-")[0][:_LONGEST_ID]
+        others = [f"{name}-{ref}" for name, ref in sorted(self._request.replace.items())]
+        return "-".join([self._bundle.entry.id.partition("-")[0][:_LONGEST_ID], *others])
 
     def _choices(self) -> str:
         request = self._request
         chosen = [sorted(request.only), request.data, request.allow_tags]
-        return digest([*chosen, request.identity is not None])
+        return digest([*chosen, request.identity is not None, sorted(request.replace.items()), request.before])
 
     async def _find_state(self) -> None:
         """Whether this goes on with a reproduction that was interrupted, or begins one.
@@ -214,16 +220,46 @@ class _Work:
             data=self._request.data,
             identity=self._request.identity is not None,
             allow_tags=self._request.allow_tags,
+            before=self._request.before,
         )
         draft = await asyncio.to_thread(blueprint, self.captured, self.values, place, choices)
         images = await found_in_registries(
             draft.pins, digest_of, mirror=self._planner.platform.registry, allow_tags=self._request.allow_tags
         )
-        if any(pin != found for pin, found in images.items()):
-            draft = await asyncio.to_thread(blueprint, self.captured, self.values, place, choices, images)
+        others = await self._replacements(draft)
+        if others or any(pin != found for pin, found in images.items()):
+            draft = await asyncio.to_thread(blueprint, self.captured, self.values, place, choices, images, others)
         self.blueprint = draft
         self._check_failing_service()
         self.plan = await self._as_plan()
+
+    async def _replacements(self, draft: Blueprint) -> dict[str, Replacement]:
+        """The services that are wanted at another commit, built and rendered.
+
+        Raises:
+            InvalidInput: the capture has no such service, or nobody knows where it comes from.
+        """
+        wanted = self._request.replace
+        if not wanted:
+            return {}
+        there = [name for name in draft.services if name != SHARED]
+        if unknown := sorted(set(wanted) - set(there)):
+            left = " that is brought back (--only leaves the others out)" if self._request.only else ""
+            raise InvalidInput(
+                f"the capture has no service {', '.join(unknown)}{left}{near_any(unknown, there)}",
+                hint=f"it has {', '.join(there)}",
+            )
+        record = self.captured.record
+        return await replacements(
+            self._planner,
+            wanted,
+            record,
+            self.identity,
+            env=self._document.environment or (record.lock.env if record else ""),
+            profile=self.profile,
+            folder=self._request.folder or Path.cwd(),
+            dry_run=self._request.dry_run,
+        )
 
     def _check_failing_service(self) -> None:
         """Refuse where what failed could not even start."""
@@ -329,9 +365,7 @@ class _Work:
 
     async def _deploy(self) -> dict[str, str]:
         """Everything in order; the fixtures that were restored, with notes."""
-        place = Place(
-            self._cluster, self._namespace, self._planner.helm, self._request.timeout.total_seconds(), wait=False
-        )
+        place = self._place()
         configuration, stores, services, last = _stages(self.blueprint)
         with self._reporter.step("Configuration") as step:
             await apply_manifests(place, configuration, step.detail)
@@ -342,9 +376,32 @@ class _Work:
                 filled = await self._fill()
             self.state = self.state.model_copy(update={"filled": filled})
             await self._enter("services")
+        others = tuple(self.blueprint.replaced)
         with self._reporter.step("Services") as step:
-            await apply_manifests(place, [*services, *last], step.detail)
+            await apply_manifests(place, [m for m in services if not start.mine(m, others)], step.detail)
+            await apply_manifests(place, last, step.detail)
+        for name in in_order({name: self.blueprint.services[name].needs for name in others}):
+            await self._start(place, name, [m for m in services if start.mine(m, [name])])
         return self.state.filled
+
+    async def _start(self, place: Place, name: str, manifests: Sequence[Manifest]) -> None:
+        """A service at another commit; that its hook fails is an answer, and no error."""
+        replacement = self.blueprint.replaced[name]
+        with self._reporter.step(f"Service {name} at {replacement.commit[:12]}") as step:
+            try:
+                await start.start(place, self.blueprint.services[name], manifests, self._event(name))
+            except NotReady as error:
+                self._findings += error.findings
+                step.detail(error.findings[0].lines()[0] if error.findings else error.what)
+
+    def _event(self, name: str) -> start.Event:
+        """Whether the captured environment had a service before: its chart has other hooks then."""
+        revisions = [service.revision or 0 for service in self._document.services if service.name == name]
+        return "upgrade" if max(revisions, default=0) > 1 else "install"
+
+    def _place(self) -> Place:
+        timeout = self._request.timeout.total_seconds()
+        return Place(self._cluster, self._namespace, self._planner.helm, timeout, wait=False)
 
     async def _enter(self, stage: Stage) -> None:
         self.state = self.state.model_copy(update={"stage": stage})
@@ -367,7 +424,7 @@ class _Work:
         timeout = self._request.timeout.total_seconds()
         with self._reporter.step(f"Fill {fixture.name}") as step:
             step.detail("reading its contents")
-            await data.unpack(self._bundle, fixture, folder, self._request.identity)
+            await data.unpack(self._bundle, store.root, fixture, folder, self._request.identity)
             step.detail("waiting until it runs")
             await wait_ready(
                 self._cluster,
@@ -395,16 +452,40 @@ class _Work:
         target = verdict.wanted(self._document, self.captured.pods)
         watch = verdict.Watch(self._cluster, self._namespace, record, clean)
         bound = self._request.verdict_timeout.total_seconds()
-        with self._reporter.step("Look for the failure") as step:
-            # Of a test that failed nothing can be seen: first all has to run, as it did.
-            seen = replace(target, signature=None) if target.of_command else target
-            found = await verdict.judged(watch, seen, bound=bound, on_look=step.detail)
+        # Of a test that failed nothing can be seen: first all has to run, as it did.
+        seen = replace(target, signature=None) if target.of_command else target
+        if self._findings:
+            found = verdict.of_findings(self._findings, target, clean)
+        else:
+            with self._reporter.step("Look for the failure") as step:
+                found = await verdict.judged(watch, seen, bound=bound, on_look=step.detail)
+        if self.blueprint.replaced and not found.found:
+            found = await self._finish_replaced(record, found, target, clean)
         if target.of_command:
             found = await self._judge_command(record, found, target, clean)
         with self._reporter.step("Compare with the capture"):
             lines = report.fidelity(self.captured, self.blueprint, await self._read_back(restored))
         sandbox = await self._finish(record, found, lines)
         return self.result(sandbox=sandbox, found=found, lines=tuple(lines))
+
+    async def _finish_replaced(
+        self, record: Record, seen: Verdict, target: Wanted, clean: Callable[[str], str]
+    ) -> Verdict:
+        """The verdict when services at other commits have run their smoke tests too, as they do when deployed."""
+        place = self._place()
+        try:
+            for name in self.blueprint.replaced:
+                service = self.blueprint.services[name]
+                if service.spec is None or not (service.hooks or service.spec.smoke or service.spec.hooks.after_deploy):
+                    continue
+                with self._reporter.step(f"Hooks and smoke test of {name}"):
+                    await start.finish(place, service, self._event(name))
+        except NotReady as error:
+            return replace(verdict.of_findings(error.findings, target, clean), after=seen.after)
+        if seen.verdict == "nothing to compare" and target.line and not target.of_command:
+            # What failed was the smoke test; now it did not.
+            return replace(seen, verdict="no failure", why="")
+        return seen
 
     async def _judge_command(
         self, record: Record, seen: Verdict, target: Wanted, clean: Callable[[str], str]
@@ -461,6 +542,7 @@ class _Work:
                     "verdict": verdict.as_data(found),
                     "counts": report.counts(lines),
                     "report": report.as_data(lines),
+                    "replaced": replaced_data(self.blueprint.replaced),
                 },
             }
         )
@@ -501,6 +583,14 @@ class _Work:
             command=() if self._request.run_command else self._document.command,
             asked=asked,
         )
+
+
+def replaced_data(replaced: Mapping[str, Replacement]) -> dict[str, dict[str, str]]:
+    """Which services are at which other commits."""
+    return {
+        name: {"repo": other.repo, "ref": other.ref, "commit": other.commit, "subject": other.subject}
+        for name, other in replaced.items()
+    }
 
 
 def _stages(planned: Blueprint) -> tuple[list[Manifest], list[Manifest], list[Manifest], list[Manifest]]:

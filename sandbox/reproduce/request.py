@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,9 @@ class ReproduceRequest:
 
     Attributes:
         only: services to bring back, with what they need as far as a record says; empty: all.
+        replace: ref by service that is to be at another commit than the captured one.
         data: bring the contents of databases and caches back.
+        before: those that `deploy` had taken before it, instead of those at the failure.
         identity: file with an age identity, for true values of Secrets and for contents that are encrypted.
         allow_tags: an image whose digest is gone or unknown may be taken by its tag.
         run_command: run the command of the capture on this machine.
@@ -26,7 +29,9 @@ class ReproduceRequest:
     ttl: str | None = None
     owner: str | None = None
     only: tuple[str, ...] = ()
+    replace: Mapping[str, str] = field(default_factory=dict)
     data: bool = True
+    before: bool = False
     identity: Path | None = None
     allow_tags: bool = False
     run_command: bool = False

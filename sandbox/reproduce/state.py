@@ -63,7 +63,16 @@ class Reproduction(BaseModel):
         found, counts = self.outcome.get("verdict"), self.outcome.get("counts")
         verdict = str(found.get("verdict")) if isinstance(found, dict) else "not known"
         items = ", ".join(f"{n} {what}" for what, n in counts.items()) if isinstance(counts, dict) else ""
-        return f"reproduces capture {self.capture}: " + "; ".join(filter(None, (verdict, items)))
+        return f"reproduces capture {self.capture}: " + "; ".join(filter(None, (verdict, items, *self._replaced())))
+
+    def _replaced(self) -> list[str]:
+        """Which services are at another commit than the captured one."""
+        others = self.outcome.get("replaced")
+        return [
+            f"{name} is replaced by {str(other.get('commit'))[:12]}: {other.get('subject')}"
+            for name, other in (others.items() if isinstance(others, dict) else ())
+            if isinstance(other, dict)
+        ]
 
     def is_of(self, digest: str, choices: str) -> bool:
         return (self.digest, self.choices) == (digest, choices)

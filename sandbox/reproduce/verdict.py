@@ -229,6 +229,12 @@ def _why(target: Wanted) -> str:
     return "what failed cannot be seen in a namespace" if target.line else "nothing was failing when it was captured"
 
 
+def of_findings(findings: Sequence[Finding], target: Wanted, clean: Callable[[str], str]) -> Verdict:
+    """The verdict where something has said itself that it fails: a hook, or a smoke test."""
+    cleaned = [_cleaned(finding, clean) for finding in findings]
+    return _same(cleaned, target) or _other(cleaned, target, all_run=False)
+
+
 def of_command(
     failed: Finding | None, target: Wanted, clean: Callable[[str], str], *, command: Sequence[str]
 ) -> Verdict:

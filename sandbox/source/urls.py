@@ -133,3 +133,19 @@ def absolute_address(text: str, base: str) -> str:
 def is_local(address: str) -> bool:
     """Whether an address (as :func:`parse_address` shows it) is a path of this machine."""
     return address.startswith("file://") or ("://" not in address and not _SCP.fullmatch(address))
+
+
+def same_repository(one: str, other: str) -> bool:
+    """Whether two addresses mean one repository: https and ssh, with and without ``.git``, are the same."""
+    return bool(one) and _plain(one) == _plain(other)
+
+
+def _plain(address: str) -> str:
+    text = re.sub(r"^[a-z][a-z0-9+.-]*://", "", address.lower())
+    host, colon, path = text.partition(":")
+    if colon and "/" not in host and not re.match(r"\d+(/|$)", path):
+        # git@host:path, as scp writes it.
+        text = f"{host}/{path}"
+    head, slash, rest = text.partition("/")
+    text = re.sub(r":\d+$", "", head.rpartition("@")[2]) + slash + rest
+    return text.rstrip("/").removesuffix(".git").rstrip("/")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.deploy.pages import junit, markdown
-from sandbox.deploy.planning import chosen_services, same_repository
+from sandbox.deploy.planning import chosen_services
 from sandbox.deploy.report import Captured, Failure, Outcome, Report, ServiceEnd, commands, lines
 from sandbox.model.errors import InvalidInput, OperationFailed
 from sandbox.model.failure import Finding, NotReady
@@ -19,6 +19,7 @@ from sandbox.project.config import Project
 from sandbox.provision.command import variables
 from sandbox.provision.environment import place_of
 from sandbox.provision.target import Target
+from sandbox.source.urls import same_repository
 
 CRASH = Finding("CrashLoopBackOff", "", "pod/web-1", service="web", exit_code=1, log_tail=("cannot start",))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,10 +14,13 @@ from sandbox.capture.model import Document, Item, Signature, Why
 from sandbox.model.errors import InvalidInput, Unreachable
 from sandbox.model.failure import Finding
 from sandbox.model.objects import Manifest
+from sandbox.model.record import ServiceLock
+from sandbox.provision.plan import ServicePlan
 from sandbox.reproduce.captured import Captured, is_object
 from sandbox.reproduce.images import Pin, found_in_registries, pins, ran
 from sandbox.reproduce.plan import Blueprint, Choices, blueprint
 from sandbox.reproduce.portable import Surroundings
+from sandbox.reproduce.replacement import Replacement
 from sandbox.reproduce.report import Facts, Line, differences, fidelity
 from sandbox.reproduce.secrets import Values
 from sandbox.reproduce.verdict import Wanted, _other, _same, cleaner, of_command, wanted
@@ -191,7 +195,9 @@ def test_what_is_filled(made: Fixture, choices: Choices, why: str | None) -> Non
 
 
 def test_encrypted_contents_need_an_identity() -> None:
-    found = captured(workload("db", BY_DIGEST), fixtures=(fixture("db"),), encrypted_fixtures=frozenset({"db"}))
+    found = captured(
+        workload("db", BY_DIGEST), fixtures=(fixture("db"),), encrypted_fixtures=frozenset({"fixtures/db"})
+    )
     assert "--identity" in planned(found).unfilled["db"]
     assert planned(found, Choices(identity=True)).stores
 
@@ -338,3 +344,82 @@ def test_verdicts_of_a_command(failed: Finding | None, verdict: str) -> None:
     signature = Signature(service="", reason="TestFailed", exit_code=1, log=("expected <n> rows: failed",))
     target = Wanted(signature, "the test failed", of_command=True)
     assert of_command(failed, target, str, command=["test"]).verdict == verdict
+
+
+# -- services at another commit, and contents from before a deployment
+
+
+def at_another_commit(*manifests: Manifest, hooks: tuple[Manifest, ...] = ()) -> Replacement:
+    rendered = [{**m, "metadata": {"name": m["metadata"]["name"]}} for m in manifests]
+    lock = ServiceLock(kind="manifests", repo="r", ref="fix", commit="c" * 40, input_digest="i", manifest_digest="m")
+    plan = ServicePlan(name="web", lock=lock, manifests=rendered, hooks=list(hooks))
+    return Replacement(plan, "r", "fix", "c" * 40, "Mend it")
+
+
+def test_a_service_at_another_commit_keeps_what_it_holds_and_finds() -> None:
+    job = of("Job", "migrate", "batch/v1", spec={"template": {"spec": {"containers": []}}})
+    job["metadata"]["labels"] = {"sandbox.dev/service": "web"}
+    token = of("Secret", "web", data={"token": "hmac-0123456789abcdef"})
+    found = captured(
+        workload("web", BY_DIGEST, "web", "by-hand"),
+        workload("api", BY_DIGEST),
+        of("ConfigMap", "web", data={"a": "old"}),
+        of("ConfigMap", "by-hand", data={"b": "kept"}),
+        job,
+        secrets=(token,),
+    )
+    rendered = (
+        workload("web", f"example.com/web@{NEWER}", "web"),
+        of("ConfigMap", "web", data={"a": "new"}),
+        of("Secret", "web", stringData={"token": "made up", "more": "brought"}),
+        of("NetworkPolicy", "web", "networking.k8s.io/v1"),
+    )
+    other = at_another_commit(*rendered, hooks=(of("Job", "migrate", "batch/v1"),))
+    plan = planned(found, replacements={"web": other})
+    made = {f"{m['kind']}/{m['metadata']['name']}": m for m in plan.manifests}
+    assert made["ConfigMap/web"]["data"] == {"a": "new"}
+    assert made["ConfigMap/by-hand"]["data"] == {"b": "kept"}
+    assert base64.b64decode(made["Secret/web"]["data"]["token"]) != b"made up"
+    assert base64.b64decode(made["Secret/web"]["data"]["more"]) == b"brought"
+    assert "NetworkPolicy/web" not in made
+    assert "Job/migrate" not in made
+    assert plan.left_out["job.batch/migrate"] == "replaced by cccccccccccc: Mend it, whose own runs instead"
+    assert plan.services["web"].lock.commit == "c" * 40
+    live = list(made.values())
+    told = {line.name: line for line in fidelity(found, plan, facts(*live))}
+    assert told["source/web"].why == "replaced by cccccccccccc: Mend it"
+    assert told["deployment.apps/web"] == Line(
+        "object", "deployment.apps/web", "substituted", "replaced by cccccccccccc: Mend it"
+    )
+    # It is read back: what somebody else put there is not what was meant.
+    changed = [{**m, "spec": workload("web", "other")["spec"]} if m is made["Deployment/web"] else m for m in live]
+    again = {line.name: line.why for line in fidelity(found, plan, facts(*changed))}
+    assert "image of main: other, which was not meant" in again["deployment.apps/web"]
+
+
+def test_contents_from_before_the_deployment() -> None:
+    db, cache = workload("db", BY_DIGEST), workload("cache", BY_DIGEST)
+    early = fixture("db", started_at="2026-05-01T10:00:00.500Z")
+    young, old = (of(
+        "Job", name, "batch/v1", spec={"template": {"spec": {"containers": []}}},
+        status={"conditions": [{"type": "Complete", "status": "True"}]},
+    ) for name in ("young", "old"))  # fmt: skip
+    young["metadata"]["creationTimestamp"] = "2026-05-01T10:00:00Z"
+    old["metadata"]["creationTimestamp"] = "2026-05-01T09:59:58Z"
+    found = captured(db, cache, young, old, fixtures=(fixture("db"), fixture("cache")), before=(early,))
+    plan = planned(found, Choices(before=True))
+    assert {store.fixture.name: store.root for store in plan.stores} == {"db": "before", "cache": "fixtures"}
+    assert "job.batch/old" in plan.left_out
+    assert "job.batch/young" not in plan.left_out
+    assert "job.batch/young" in planned(found).left_out
+    notes = {store.fixture.name: store.note for store in plan.stores}
+    assert "before the deployment (2026-05-01T10:00:00.500Z)" in notes["db"]
+    assert "nothing of it was taken before" in notes["cache"]
+
+
+def test_contents_from_before_that_nobody_took_are_unavailable() -> None:
+    found = captured(workload("db", BY_DIGEST), fixtures=(fixture("db"),))
+    plan = planned(found, Choices(before=True))
+    [line] = [line for line in fidelity(found, plan, facts()) if line.name == "fixture/db"]
+    assert line.outcome == "unavailable"
+    assert "nothing was taken before" in line.why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from sandbox.reproduce.verdict import Verdict
 
 NOT_THE_SAME = 3
+
+
+class State(StrEnum):
+    """Which contents of databases and caches."""
+
+    BEFORE = "before"
+    AT_FAILURE = "at-failure"
+
+
 _COLOURS = {"reproduced": "green", "substituted": "yellow", "unavailable": "red"}
 
 
@@ -42,9 +52,21 @@ def reproduce(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="SERVICES", help="These services (a,b) and what they need.")
     ] = None,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--replace",
+            metavar="SERVICE=REF",
+            help="This service at a branch, tag or commit of its repository instead: a fix tried (repeatable).",
+        ),
+    ] = None,
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Bring the contents of databases and caches back.")
     ] = True,
+    state: Annotated[
+        State,
+        typer.Option("--state", help="The contents at the failure, or those that `deploy` had taken before it."),
+    ] = State.AT_FAILURE,
     identity: Annotated[
         Path | None,
         typer.Option(
@@ -101,7 +123,9 @@ def reproduce(
         ttl=ttl,
         owner=owner,
         only=comma_separated(only or ()),
+        replace=_replacements(replace or ()),
         data=data,
+        before=state is State.BEFORE,
         identity=identity,
         allow_tags=allow_tags,
         run_command=run_command,
@@ -117,6 +141,25 @@ def reproduce(
     _show(ended, output_format)
     if ended.verdict is not None and not _is_as_captured(ended.verdict):
         raise typer.Exit(NOT_THE_SAME)
+
+
+def _replacements(arguments: Sequence[str]) -> dict[str, str]:
+    """Ref by service of ``--replace``.
+
+    Raises:
+        InvalidInput: an argument that is not SERVICE=REF, or a service named twice.
+    """
+    from sandbox.model.errors import InvalidInput
+
+    found: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, ref = argument.partition("=")
+        if not (name and equals and ref):
+            raise InvalidInput(f"--replace {argument!r}: expected SERVICE=REF, such as web=main")
+        if name in found:
+            raise InvalidInput(f"--replace names the service {name} twice")
+        found[name] = ref
+    return found
 
 
 async def _reproduce(common: Common, identifier: str, given: str | None, request: ReproduceRequest) -> Reproduced:
@@ -201,6 +244,7 @@ def _summary(lines: Sequence[Line]) -> str:
 
 def _data(ended: Reproduced) -> dict[str, Any]:
     from sandbox.reproduce import report, verdict
+    from sandbox.reproduce.reproduce import replaced_data
 
     return {
         "capture": ended.capture,
@@ -210,6 +254,7 @@ def _data(ended: Reproduced) -> dict[str, Any]:
         "report": report.as_data(ended.lines),
         "renamed": [mention.line() for mention in ended.blueprint.renamed],
         "unresolved": list(ended.blueprint.unresolved),
+        "replaced": replaced_data(ended.blueprint.replaced),
         "command": list(ended.command),
         "notes": list(ended.notes),
     }
@@ -234,6 +279,8 @@ def _show_plan(ended: Reproduced, output_format: Format) -> None:
 
 
 def _plan_data(ended: Reproduced) -> dict[str, Any]:
+    from sandbox.reproduce.reproduce import replaced_data
+
     planned = ended.blueprint
     return {
         "capture": ended.capture,
@@ -244,6 +291,7 @@ def _plan_data(ended: Reproduced) -> dict[str, Any]:
             name: [pin.reference for pin in planned.pins if pin.workload == name] for name in planned.services
         },
         "fill": [store.fixture.name for store in planned.stores],
+        "replaced": replaced_data(planned.replaced),
         "changes": planned.changes,
         "left_out": planned.left_out,
         "unfilled": planned.unfilled,
@@ -262,6 +310,7 @@ def _plan_lines(ended: Reproduced) -> list[str]:
         f"Quota profile {profile}, expires {ttl} after it is made; nothing gets out of it but DNS",
         f"Services: {', '.join(planned.services)}",
     ]
+    lines += [f"{name}: {other.line}" for name, other in planned.replaced.items()]
     lines += [f"Filled before the services start: {store.fixture.name}" for store in planned.stores]
     lines += [f"Not filled: {name}: {why}" for name, why in planned.unfilled.items()]
     lines += [f"Left out: {name}: {why}" for name, why in planned.left_out.items()]
