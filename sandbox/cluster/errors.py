@@ -153,7 +153,7 @@ def from_response(status: int, body: bytes, *, method: str, path: str, retry_aft
 def _rule(message: str) -> str:
     """What to do about a rule of the cluster."""
     if prefix := _PREFIX.search(message):
-        return f"put `namespacePrefix: {prefix[1]}` into your settings, or give --namespace-prefix {prefix[1]}"
+        return f"give --namespace-prefix {prefix[1]}, or have the chart upgraded: it then says so to everybody's client"
     return _RULE
 
 

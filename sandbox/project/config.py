@@ -20,6 +20,8 @@ from sandbox.model.record import DeploymentKind
 
 API_VERSION: Final = "sandbox.dev/v1"
 LABEL: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+# What the names of namespaces may begin with; empty: anything.
+PREFIX: Final = r"^([a-z0-9][-a-z0-9]{0,29})?$"
 # Helm's own limit, and its pattern for release names.
 RELEASE: Final = r"^[a-z0-9]([-a-z0-9.]{0,51}[a-z0-9])?$"
 # Service ports are named by IANA_SVC_NAME (RFC 6335): at most 15 characters.
@@ -109,6 +111,8 @@ _registry_check, _registry_schema = matching(REGISTRY, "a registry such as ghcr.
 Registry = Annotated[str, _registry_check, _registry_schema]
 _label_check, _label_schema = matching(LABEL, "a name of lower-case letters, digits and dashes (63 at most)")
 ServiceName = Annotated[str, _label_check, _label_schema]
+_prefix_check, _prefix_schema = matching(PREFIX, "the beginning of a namespace's name, such as sbx- (30 at most)")
+NamespacePrefix = Annotated[str, _prefix_check, _prefix_schema]
 _release_check, _release_schema = matching(RELEASE, "a Helm release name (lower case, 53 characters at most)")
 ReleaseName = Annotated[str, _release_check, _release_schema]
 _port_check, _port_schema = matching(PORT_NAME, "a port name (lower-case letters, digits, dashes; 15 at most)")

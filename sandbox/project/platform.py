@@ -16,7 +16,16 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from sandbox.model.durations import parse_duration
 from sandbox.model.errors import InvalidInput
-from sandbox.project.config import API_VERSION, ConfigModel, Duration, Registry, ServiceName, Text, matching
+from sandbox.project.config import (
+    API_VERSION,
+    ConfigModel,
+    Duration,
+    NamespacePrefix,
+    Registry,
+    ServiceName,
+    Text,
+    matching,
+)
 from sandbox.project.quotas import QuotaProfile
 from sandbox.project.validation import validate
 from sandbox.project.yamlfile import KeyPath, LocatedDocument, dotted, parse_yaml
@@ -96,6 +105,8 @@ class Platform(ConfigModel):
     """What people call the cluster; messages and alerts name it."""
     profiles: dict[ServiceName, QuotaProfile] = Field(default_factory=dict)
     """Quota profiles by name, as in `quotas/*.yaml`. Where there is one, no other profiles count."""
+    namespace_prefix: NamespacePrefix = ""
+    """What namespaces of sandboxes begin with; wins over everybody's settings."""
     owner_role: ServiceName | None = None
     """ClusterRole that `up` binds the owner of a new sandbox to; none where rights come from elsewhere."""
     registry: Registry | None = None

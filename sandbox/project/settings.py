@@ -10,7 +10,7 @@ import platformdirs
 from pydantic import Field
 
 from sandbox.model.errors import InvalidInput
-from sandbox.project.config import BuilderName, ConfigModel, Registry, ServiceName, Text
+from sandbox.project.config import BuilderName, ConfigModel, NamespacePrefix, Registry, ServiceName, Text
 from sandbox.project.validation import validate
 from sandbox.project.yamlfile import load_yaml
 
@@ -26,8 +26,8 @@ class Settings(ConfigModel):
     """Name of the Secret that pods pull with."""
     owner: Text | None = None
     """Owner of new sandboxes; the cluster's user name where not given."""
-    namespace_prefix: str = Field(default="", pattern=r"^([a-z0-9][-a-z0-9]{0,29})?$")
-    """What namespaces of sandboxes begin with."""
+    namespace_prefix: NamespacePrefix = ""
+    """What namespaces of sandboxes begin with, where the platform configuration does not say it."""
     quota_folders: tuple[Text, ...] = ()
     """Folders with further quota profiles; relative ones are relative to this file's folder."""
     build_args: dict[str, str] = Field(default_factory=dict)

@@ -30,7 +30,7 @@ from sandbox.project.config import ImagesConfig
 from sandbox.project.load import LoadedProject, load_project
 from sandbox.project.platform import Platform, parse_platform
 from sandbox.project.settings import Settings, load_settings
-from sandbox.provision import preflight
+from sandbox.provision import cleanupjob, preflight
 from sandbox.provision.planning import local_registry
 from sandbox.provision.profiles import known_profiles
 from sandbox.provision.sources import repository_name
@@ -158,7 +158,7 @@ async def examine(
         cluster, reached = await _reach(target, stack)
         checks += reached
         if cluster is not None:
-            platform_configuration, platform_check = await _platform(cluster)
+            platform_configuration, platform_check = await _platform(cluster, settings)
             checks += [platform_check, *await _inside(cluster, settings, project, platform_configuration)]
             registry = registry or platform_configuration.registry or images.registry or settings.registry
             registry = registry or await _local_registry(cluster)
@@ -306,7 +306,21 @@ async def _reach(target: Target, stack: AsyncExitStack) -> tuple[Cluster | None,
     return cluster, [context, _server(version, cluster.server), clock, Check("you are", Verdict.OK, who)]
 
 
-async def _platform(cluster: Cluster) -> tuple[Platform, Check]:
+async def _cleanup(cluster: Cluster, platform_configuration: Platform) -> list[Check]:
+    """Whether something deletes what has expired, as far as one may see; without a platform that is nobody's duty."""
+    if not platform_configuration.governs_profiles:
+        return []
+    name = "clean-up"
+    try:
+        found = await cleanupjob.look(cluster)
+    except SandboxError as error:
+        return [_failed(name, error, Verdict.WARN)]
+    if found is None:
+        return []
+    return [Check(name, Verdict.WARN if found.mend else Verdict.OK, found.said, found.mend)]
+
+
+async def _platform(cluster: Cluster, settings: Settings) -> tuple[Platform, Check]:
     """What the platform team decided; that it decided nothing is no fault."""
     name = "platform configuration"
     where = f"ConfigMap {CONFIG_MAP} in {NAMESPACE}"
@@ -321,7 +335,13 @@ async def _platform(cluster: Cluster) -> tuple[Platform, Check]:
     if text is None:
         return decided, Check(name, Verdict.OK, f"none ({where}): the profiles of tool, user and project hold")
     called = f"{decided.cluster_name}: " if decided.cluster_name else ""
-    return decided, Check(name, Verdict.OK, f"{called}quota profiles {', '.join(decided.profiles) or 'none'}")
+    prefix, own = decided.namespace_prefix, settings.namespace_prefix
+    begins = f"; namespaces begin with {prefix}" if prefix else ""
+    said = f"{called}quota profiles {', '.join(decided.profiles) or 'none'}{begins}"
+    if prefix and own not in ("", prefix):
+        mend = "take namespacePrefix out of your settings: the platform's counts"
+        return decided, Check(name, Verdict.WARN, f"{said}, not with your {own}", mend)
+    return decided, Check(name, Verdict.OK, said)
 
 
 def _server(version: str, address: str) -> Check:
@@ -353,7 +373,7 @@ async def _inside(
     checks = await _requirements(cluster, project)
     checks += await _permissions(cluster, settings, platform_configuration.owner_role)
     checks.append(await _default_storage(cluster))
-    return checks
+    return [*checks, *await _cleanup(cluster, platform_configuration)]
 
 
 async def _requirements(cluster: Cluster, project: LoadedProject | None) -> list[Check]:

@@ -17,6 +17,7 @@ from typing import Any
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Forbidden, NotFound
+from sandbox.cluster.platform import read_platform
 from sandbox.model import labels
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.names import slug
@@ -127,12 +128,16 @@ async def default_sandbox_name(
 ) -> str:
     """The name of the sandbox of the branch that is checked out in ``folder`` (default: the current one).
 
+    Args:
+        prefix: what its namespace begins with, where the cluster's platform configuration does not say it.
+
     Raises:
         InvalidInput: not in a git repository, or its ``sandbox.yaml`` is wrong.
         Unreachable: the cluster does not say who we are.
     """
     # git and pydantic are slow to import, and not needed when a name is given.
     from sandbox.project.load import load_project
+    from sandbox.project.platform import parse_platform
     from sandbox.project.settings import load_settings
     from sandbox.provision.identity import identify
     from sandbox.provision.sources import repository_name
@@ -151,6 +156,7 @@ async def default_sandbox_name(
 
     project, branch = await in_thread(local)
     owner = owner or load_settings().owner
+    prefix = parse_platform(await read_platform(cluster)).namespace_prefix or prefix
     return (await identify(cluster, project=project, branch=branch, prefix=prefix, owner=owner)).name
 
 

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
+from sandbox.cluster.client import Cluster
 from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
 from sandbox.model.errors import InvalidInput
 from sandbox.project.platform import parse_platform
+from sandbox.provision import cleanupjob
 from tests.conftest import TEST_CLUSTER, kubectl
 from tests.e2e.bounded import until
 from tests.e2e.handmade import Group, group_on
@@ -197,6 +199,13 @@ def test_the_clean_up_is_not_tried_again_and_has_no_rights_on_its_node() -> None
     }
 
 
+def test_the_platform_says_how_namespaces_begin() -> None:
+    made = render("--set", "admission.namespacePrefix=sbx-")
+
+    config = next(document for document in made if document["kind"] == "ConfigMap")
+    assert parse_platform(config["data"]["platform.yaml"]).namespace_prefix == "sbx-"
+
+
 def test_locks_stay_in_the_cluster_only_where_no_store_is_named() -> None:
     assert named(render(), "Namespace") == {"sandbox-locks"}
     assert named(render("--set", "captureStore=s3://captures"), "Namespace") == set()
@@ -319,6 +328,45 @@ def test_the_clean_up_fires_and_deletes_what_has_expired_and_nothing_else(instal
     assert container["image"] == installed.image
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["spec"]["securityContext"]["runAsUser"] == 65532
+    # What `doctor` says of it.
+    until(lambda: True if "it last succeeded" in cleanup_health(info).said else None, "it is said to succeed", 60)
+
+
+def cleanup_health(info: ClusterInfo) -> cleanupjob.Health:
+    async def look() -> cleanupjob.Health | None:
+        async with Cluster.connect(info.context, info.kubeconfig) as connection:
+            return await cleanupjob.look(connection)
+
+    found = asyncio.run(look())
+    assert found is not None
+    return found
+
+
+def test_an_image_that_cannot_be_pulled_is_told(installed: Installed) -> None:
+    made = (
+        "create",
+        "job",
+        "without-image",
+        *_SYSTEM,
+        "--from=cronjob/sandbox-cleanup",
+        "--dry-run=client",
+        "-o",
+        "json",
+    )
+    job = json.loads(kubectl(installed.info, *made))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container["image"] = f"{installed.info.registry}/no-such-image:1"
+    kubectl(installed.info, "create", "-f", "-", stdin=json.dumps(job))
+    try:
+        held = until(
+            lambda: found if (found := cleanup_health(installed.info)).said.startswith("its pod does not") else None,
+            "the newest pod of the clean-up is seen not to start",
+            90,
+        )
+        assert "ImagePull" in held.said
+        assert "cleanup.image" in held.mend
+    finally:
+        kubectl(installed.info, "delete", "job", "without-image", *_SYSTEM, "--wait=false")
 
 
 @pytest.mark.parametrize(

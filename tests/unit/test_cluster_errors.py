@@ -124,4 +124,4 @@ def test_a_prefix_that_the_cluster_wants_is_told_as_a_setting() -> None:
     )
     body = json.dumps({"kind": "Status", "reason": "Forbidden", "message": said}).encode()
     error = errors.from_response(403, body, method="POST", path="/api/v1/namespaces")
-    assert error.hint == "put `namespacePrefix: sbx-` into your settings, or give --namespace-prefix sbx-"
+    assert error.hint.startswith("give --namespace-prefix sbx-, or have the chart upgraded")
