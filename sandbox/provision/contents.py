@@ -85,15 +85,21 @@ async def inside(cluster: Cluster, sandbox: Sandbox) -> Inside:
 def check_awake(sandbox: Sandbox, pods: Iterable[Manifest]) -> None:
     """Refuse to look for pods in a sandbox that sleeps; what goes on running in it is there as ever.
 
+    Pods that still end are as good as gone.
+
     Raises:
         OperationFailed: it sleeps; says how to wake it.
     """
-    if sandbox.phase is Phase.SLEEPING and not any((pod.get("status") or {}).get("phase") == "Running" for pod in pods):
+    if sandbox.phase is Phase.SLEEPING and not any(_goes_on(pod) for pod in pods):
         raise OperationFailed(
             f"the sandbox {sandbox.name} sleeps",
             why="its pods were stopped by `sandbox sleep`",
             hint=f"`sandbox wake {sandbox.name}` starts them again, as they were",
         )
+
+
+def _goes_on(pod: Manifest) -> bool:
+    return (pod.get("status") or {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
 
 
 async def pods_of_service(cluster: Cluster, sandbox: Sandbox, service: str | None) -> list[Manifest]:

@@ -18,6 +18,7 @@ class Identity:
         created_by: the authenticated user who runs this; the owner, unless made for somebody else.
         name: of the sandbox, an RFC 1123 label.
         namespace: the name behind the namespace prefix.
+        is_group: whether the owner is a group of users, whose members may all work in it.
     """
 
     owner: str
@@ -26,6 +27,7 @@ class Identity:
     branch: str
     name: str
     namespace: str
+    is_group: bool = False
 
     def owns(self, sandbox: Sandbox) -> bool:
         """Whether an existing namespace is this very sandbox, not one whose name happens to be the same."""
@@ -33,13 +35,20 @@ class Identity:
 
 
 async def identify(
-    cluster: Cluster, *, project: str, branch: str, prefix: str = "", owner: str | None = None, name: str | None = None
+    cluster: Cluster,
+    *,
+    project: str,
+    branch: str,
+    prefix: str = "",
+    owner: str | None = None,
+    owner_group: str | None = None,
+    name: str | None = None,
 ) -> Identity:
     """Say whose sandbox of a project's branch it is and what it is called.
 
     Args:
         branch: the branch's short name, or the short SHA of a detached HEAD.
-        owner: for whom, when not for the authenticated user.
+        owner: for whom, when not for the authenticated user; ``owner_group``: for a group instead.
         name: what the user wants it called instead of ``owner-project-branch``; made a label where it is none.
 
     Raises:
@@ -47,11 +56,11 @@ async def identify(
     """
     user = (await cluster.whoami()).username
     longest = names.LONGEST_NAME - len(prefix)
-    chosen = owner or user
+    chosen = owner_group or owner or user
     short = name or names.sandbox_name(display_name(chosen), project, branch, longest=longest)
     if not names.is_name(short, longest=longest):
         short = names.slug(short, longest=longest)
-    return Identity(chosen, user, project, branch, short, prefix + short)
+    return Identity(chosen, user, project, branch, short, prefix + short, is_group=owner_group is not None)
 
 
 def display_name(user: str) -> str:

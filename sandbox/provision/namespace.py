@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_dela
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
-from sandbox.cluster.errors import AlreadyExists, Conflict, Forbidden
+from sandbox.cluster.errors import AlreadyExists, Conflict, Forbidden, RequestFailed
 from sandbox.model import labels
 from sandbox.model.durations import format_duration, from_rfc3339, parse_duration, to_rfc3339
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused
@@ -59,11 +59,17 @@ async def find(cluster: Cluster, name: str) -> Manifest | None:
         return None
 
 
-async def check_may_create(cluster: Cluster, identity: Identity) -> None:
+async def check_may_create(
+    cluster: Cluster, identity: Identity, profile: QuotaProfile | None = None, ttl: timedelta | None = None
+) -> None:
     """Find out now what would be refused only after everything was built.
 
+    Args:
+        profile: that it is going to have, and for how long it is going to live; then the cluster's policies are asked
+            too: whose it may be, what it may be called, how long it may live.
+
     Raises:
-        Refused: no permission to create namespaces.
+        Refused: no permission to create namespaces, or this one.
     """
     if not await cluster.can_i("create", "", "namespaces"):
         raise Refused(
@@ -71,6 +77,12 @@ async def check_may_create(cluster: Cluster, identity: Identity) -> None:
             why=f"{identity.created_by} may not create namespaces in {cluster.context}",
             hint="ask for the right (`kubectl auth can-i create namespaces`), or name a sandbox that is there",
         )
+    if profile is None or ttl is None:
+        return
+    lifetime = Lifetime(ttl, profile.lifetime, await cluster.server_time())
+    # Another `up` of it may be faster; and a webhook of others that knows no dry runs says nothing of a real one.
+    with suppress(AlreadyExists, RequestFailed):
+        await objects.create(cluster, _new(identity, profile, lifetime, None, {}), dry_run=True)
 
 
 async def existing(cluster: Cluster, identity: Identity) -> Manifest | None:
@@ -139,7 +151,21 @@ async def create(
         Forbidden: no permission to create namespaces.
         Refused: somebody created another namespace of that name meanwhile.
     """
-    manifest: Manifest = {
+    try:
+        return await objects.create(cluster, _new(identity, profile, lifetime, commit, tools))
+    except AlreadyExists:
+        # Another `up` of the same sandbox was faster.
+        found = await existing(cluster, identity)
+        if found is None:
+            raise
+        return found
+
+
+def _new(
+    identity: Identity, profile: QuotaProfile, lifetime: Lifetime, commit: Commit | None, tools: Mapping[str, str]
+) -> Manifest:
+    """The Namespace of a new sandbox."""
+    return {
         "apiVersion": "v1",
         "kind": "Namespace",
         "metadata": {
@@ -148,7 +174,7 @@ async def create(
             "annotations": {
                 labels.NAMESPACE: identity.namespace,
                 labels.CREATED_AT: to_rfc3339(lifetime.now),
-                labels.OWNER_USER: identity.owner,
+                labels.OWNER_GROUP if identity.is_group else labels.OWNER_USER: identity.owner,
                 labels.CREATED_BY: identity.created_by,
                 **_source_annotations(commit, identity),
                 **_deployment_annotations(profile, lifetime, tools),
@@ -157,14 +183,6 @@ async def create(
             },
         },
     }
-    try:
-        return await objects.create(cluster, manifest)
-    except AlreadyExists:
-        # Another `up` of the same sandbox was faster.
-        found = await existing(cluster, identity)
-        if found is None:
-            raise
-        return found
 
 
 async def begin(

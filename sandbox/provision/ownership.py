@@ -32,7 +32,8 @@ _NOT_YET: Final = re.compile(r"ValidatingAdmissionPolicy 'sandbox-(?:quota|limit
 
 def owner_binding(identity: Identity, role: str) -> Manifest:
     """The RoleBinding of a sandbox's owner, and of whoever made it for them."""
-    people = dict.fromkeys((identity.owner, identity.created_by))
+    people = [identity.created_by] if identity.is_group else [*dict.fromkeys((identity.owner, identity.created_by))]
+    group = [{"apiGroup": _RBAC, "kind": "Group", "name": identity.owner}] if identity.is_group else []
     return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "RoleBinding",
@@ -42,7 +43,7 @@ def owner_binding(identity: Identity, role: str) -> Manifest:
             "labels": {labels.MANAGED_BY: labels.MANAGED_BY_VALUE},
         },
         "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
-        "subjects": [_subject(user) for user in people],
+        "subjects": [*group, *(_subject(user) for user in people)],
     }
 
 

@@ -94,8 +94,18 @@ class Planner:
             InvalidInput: a quota profile was asked for that is none of the platform's, and only those count.
         """
         self.platform = parse_platform(await read_platform(self.cluster))
+        self.target = self._settled_target()
         if request.quota and self.platform.governs_profiles:
             choose_profile(request.quota, self.platform.profiles)
+
+    def _settled_target(self) -> Target:
+        """The target with the platform's namespace prefix, where it has one: nothing else would be let in."""
+        prefix, own = self.platform.namespace_prefix, self.target.namespace_prefix
+        if prefix and own not in ("", prefix):
+            self._notes.append(
+                f"namespaces of sandboxes begin with {prefix} on this cluster; your {own} does not count"
+            )
+        return replace(self.target, namespace_prefix=prefix or own)
 
     async def declared(self, request: UpRequest) -> Declared:
         """The project at the commit that was asked for, and the tools' versions held against it."""
@@ -212,18 +222,20 @@ class Planner:
     def _profiles(self, declared: Declared) -> dict[str, QuotaProfile]:
         return known_profiles(self.settings, declared.own.tree, self.platform, say=self._notes.append)
 
-    async def records_of(self, identity: Identity, profile: QuotaProfile | None) -> list[Record]:
+    async def records_of(
+        self, identity: Identity, profile: QuotaProfile | None, ttl: timedelta | None = None
+    ) -> list[Record]:
         """The sandbox's records; none where it is not there yet.
 
         Args:
-            profile: that it is going to have; None: nothing is deployed.
+            profile: that it is going to have, and its time to live; None: nothing is deployed.
 
         Raises:
             Refused: it is not there, and we may not make it; or it has another quota profile for good.
         """
         namespace = await ns.find(self.cluster, identity.namespace)
         if namespace is None:
-            await ns.check_may_create(self.cluster, identity)
+            await ns.check_may_create(self.cluster, identity, profile, ttl)
             return []
         ns.check_is_meant(self.cluster, identity, namespace)
         if "deletionTimestamp" in namespace["metadata"]:

@@ -18,7 +18,7 @@ class UpRequest:
         set_values: ``service.path=value`` as helm's ``--set``; without a service, for all charts.
         lock: deploy exactly what this lock says: a file, a URL such as the clean-up tells (``s3://…/locks/x.yaml``), or
             the name of a sandbox that was deleted.
-        owner: for whom, when not for the authenticated user (CI).
+        owner: for whom, when not for the authenticated user (CI); ``owner_group``: for a group of users instead.
         rebuild: whether images of a lock that are gone from their registries may be built again.
         timeout: how long one service may take to become ready.
     """
@@ -37,6 +37,7 @@ class UpRequest:
     build_args: Mapping[str, str] = field(default_factory=dict)
     lock: Path | str | None = None
     owner: str | None = None
+    owner_group: str | None = None
     dirty: bool = False
     dry_run: bool = False
     wait: bool = True

@@ -108,6 +108,8 @@ def validate(request: UpRequest) -> None:
         raise InvalidInput(
             "--lock says everything that is deployed", hint="leave out --ref, --repo, --base and --dirty"
         )
+    if request.owner and request.owner_group:
+        raise InvalidInput("--owner and --owner-group", why="a sandbox is a user's or a group's", hint="leave out one")
     for file in request.values_files:
         if not file.is_file():
             raise InvalidInput(f"{file}: there is no such values file")
@@ -132,11 +134,12 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
         branch=sources.own.commit.branch or sources.own.commit.short,
         prefix=planner.target.namespace_prefix,
         owner=request.owner or planner.settings.owner,
+        owner_group=request.owner_group,
         name=request.name,
     )
     if request.name and identity.name != request.name:
         planner.reporter.info(f"the sandbox is called {identity.name}: {request.name!r} is no name for a namespace")
-    before = await planner.records_of(identity, settled.profile if deploys else None)
+    before = await planner.records_of(identity, settled.profile if deploys else None, settled.ttl)
     if deploys:
         await allowance.check(planner.cluster, settled.profile, planner.platform.limits, identity, planner.reporter)
     services = await steps.resolve_services(planner, request, settled, sources, identity)

@@ -172,7 +172,7 @@ class _Work:
             owner=self._request.owner or settings.owner,
             name=self._request.name,
         )
-        self.before = await self._planner.records_of(self.identity, self.profile)
+        self.before = await self._planner.records_of(self.identity, self.profile, self._ttl)
         await allowance.check(self._cluster, self.profile, platform.limits, self.identity, self._reporter)
         await self._find_state()
 

@@ -1295,6 +1295,10 @@ def test_doctor_says_what_the_platform_decided(
     assert "quota profiles large, medium, narrow, small, tight" in checks["platform configuration"]["detail"]
     assert "of the platform" in checks["quota profiles"]["detail"]
     assert checks["may: have sandboxes"]["status"] == "ok"
+    # How the clean-up does is for those who may look into its namespace.
+    assert "clean-up" not in checks
+    admins = run_as(ground.admin).run("doctor", "-o", "json", cwd=project.folder).data
+    assert "it has not succeeded yet" in next(check["detail"] for check in admins if check["name"] == "clean-up")
     assert {name for name, check in checks.items() if check["status"] == "fail"} <= {"builder", "registry"}
     stranger = run_as(ground.stranger).run("doctor", "-o", "json", cwd=project.folder)
     refused = next(check for check in stranger.data if check["name"] == "may: have sandboxes")
@@ -1398,7 +1402,52 @@ def test_ci_makes_a_sandbox_for_a_developer_who_goes_on_with_it(
 def test_nobody_but_ci_makes_a_sandbox_for_another(
     ground: Ground, run_as: Callable[[Person], Tool], project: GitProject
 ) -> None:
-    run_as(ground.dana).up(project, "--owner", ground.mallory.user).failed(4, "only CI makes sandboxes for others")
+    # Before anything is built: a dry run builds nothing, and asks the API server too.
+    for more in ((), ("--dry-run",)):
+        words = ("--owner", ground.mallory.user, *more)
+        run_as(ground.dana).up(project, *words).failed(4, "only CI makes sandboxes for others")
+
+
+def test_a_group_has_a_sandbox_in_which_all_its_members_work(
+    ground: Ground, run_as: Callable[[Person], Tool], project: GitProject
+) -> None:
+    run_as(ground.dana).up(project, "--owner-group", "platform-team").failed(4, "a group of yours")
+    made = run_as(ground.dana).up(project, "--owner-group", "sandbox-developers").ok().data
+    assert made["sandbox"]["owner"] == "sandbox-developers"
+
+    project.manifests("web", settings_map("settings", colour="green"))
+    project.commit()
+    mallorys = run_as(ground.mallory)
+    mallorys.up(project).failed(4, "it belongs to sandbox-developers")
+    mallorys.up(project, "--owner-group", "sandbox-developers").ok()
+    mallorys.run("extend", project.name, "12h").ok()
+    mallorys.run("down", project.name, "--yes").ok()
+
+
+def test_the_platform_says_how_namespaces_begin(
+    ground: Ground, run_as: Callable[[Person], Tool], project: GitProject, tmp_path: Path
+) -> None:
+    tool = run_as(ground.dana)
+    install(ground.info, tmp_path, {**VALUES, "admission": {**VALUES["admission"], "namespacePrefix": "sbx-"}})
+    try:
+        until(
+            lambda: True if ground.create(ground.dana, ground.manifest(ground.dana)).status == 403 else None,
+            "the policies want the prefix",
+            60,
+        )
+        plan = tool.plan(project, "--name", project.name)["plan"]
+        assert plan["sandbox"]["namespace"] == f"sbx-{project.name}"
+        other = tool.run("up", "--dry-run", "--name", project.name, "--namespace-prefix", "x-", cwd=project.folder).ok()
+        assert "namespaces of sandboxes begin with sbx-" in other.err
+        checks = {c["name"]: c for c in tool.run("doctor", "-o", "json", cwd=project.folder).data}
+        assert "namespaces begin with sbx-" in checks["platform configuration"]["detail"]
+    finally:
+        install(ground.info, tmp_path, VALUES)
+        until(
+            lambda: True if ground.create(ground.dana, ground.manifest(ground.dana)).status == 200 else None,
+            "the policies want no prefix any more",
+            60,
+        )
 
 
 def test_anothers_sandbox_is_not_deleted(ground: Ground, run_as: Callable[[Person], Tool], project: GitProject) -> None:

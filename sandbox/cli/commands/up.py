@@ -102,6 +102,10 @@ def up(
         ),
     ] = None,
     owner: ForOwner = None,
+    owner_group: Annotated[
+        str | None,
+        typer.Option("--owner-group", metavar="GROUP", help="For all members of a group, of which you are one."),
+    ] = None,
     quota: Annotated[
         str | None,
         typer.Option("--quota", metavar="PROFILE", help="Quota profile; default: from sandbox.yaml, else small."),
@@ -157,6 +161,7 @@ def up(
         build_args=build_arguments(build_args or (), os.environ),
         lock=lock_given(lock, or_name=True),
         owner=owner,
+        owner_group=owner_group,
         dirty=dirty,
         dry_run=dry_run,
         wait=wait,
