@@ -25,8 +25,10 @@ async def on_namespace(
     message: str,
     now: datetime,
     kind: Literal["Normal", "Warning"] = "Normal",
+    dry_run: bool = False,
 ) -> bool:
-    """Write an event about a namespace into it; False where one of this name is there already.
+    """Write an event about a namespace into it (in a dry run, see whether it would be); False where one of this name
+    is there already.
 
     Args:
         name: the same for the same occasion, so that it is told once, whoever tells it.
@@ -55,7 +57,7 @@ async def on_namespace(
         "reportingComponent": f"sandbox.dev/{FIELD_MANAGER}",
     }
     try:
-        await objects.create(cluster, event)
+        await objects.create(cluster, event, dry_run=dry_run)
     except AlreadyExists:
         return False
     return True

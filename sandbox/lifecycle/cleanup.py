@@ -476,16 +476,16 @@ class Sweep:
         assert end is not None, "what is warned about has a deadline"
         if self._gone is not None or self._memory.warned.get(metadata["uid"]) == end:
             return
-        if self._policy.dry_run:
-            self._say(Action.WOULD_WARN, verdict.why, namespace, verdict)
-            return
         sandbox = Sandbox.of(namespace, self._cluster.context)
         message = f"It will be deleted at {to_rfc3339(end)} ({relative(end, self._now())})."
         if verdict.managed:
             message += f" To keep it: sandbox extend {sandbox.name} 4h"
         name = f"sandbox-expiring-{metadata['uid']}-{int(end.timestamp())}"
         try:
-            if await self._tell_namespace(namespace, name, "Expiring", message, warning=True):
+            is_new = await self._tell_namespace(namespace, name, "Expiring", message, warning=True)
+            if is_new and self._policy.dry_run:
+                self._say(Action.WOULD_WARN, verdict.why, namespace, verdict)
+            elif is_new:
                 self._say(Action.WARNED, verdict.why, namespace, verdict)
                 await self._alert(sandbox, end, message)
             self._memory.warned[metadata["uid"]] = end
@@ -522,6 +522,7 @@ class Sweep:
                 message=message,
                 now=self._now(),
                 kind="Warning" if warning else "Normal",
+                dry_run=self._policy.dry_run,
             )
         except (NotFound, NamespaceTerminating, QuotaExceeded):
             return False

@@ -77,7 +77,7 @@ async def _logs(
     async with reached(common, selection) as (cluster, sandbox):
         found = await inside(cluster, sandbox)
         known = found.pods(service)[::-1]
-        if not known and not follow:
+        if not follow and all("deletionTimestamp" in pod["metadata"] for pod in known):
             check_awake(sandbox, known)
         given = (
             *(("--follow",) if follow else ()),
