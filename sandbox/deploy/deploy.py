@@ -101,6 +101,7 @@ async def _plan(context: Context) -> Planned:
     before = await records.load_records(context.cluster, context.namespace) if found else []
     _say_what_stands(context, before)
     planned = await make_plan(context.planner, context.environment, context.request, before)
+    _say_what_neighbours_left(context, planned.plan)
     with context.reporter.step("Preflight"):
         checked = await preflight.check(context.cluster, planned.plan)
         foreign = await adoption.find_foreign(context.cluster, context.planner.helm, planned.plan) if found else []
@@ -122,6 +123,15 @@ def _say_what_stands(context: Context, before: Sequence[Record]) -> None:
     stands = f"; half deployed are {', '.join(sorted(half))}" if half else ""
     back = f"; a failure now goes back to record {good.number}" if good else ""
     context.reporter.warn(f"record {last.number} by {last.by} did not come through: {last.failure}{stands}{back}")
+
+
+def _say_what_neighbours_left(context: Context, plan: Plan) -> None:
+    """Say which of the services that this deployment leaves alone nobody has brought to an end."""
+    half = sorted(name for name, service in plan.kept.items() if service.unfinished)
+    if half:
+        context.reporter.warn(
+            f"half deployed, and left alone: {', '.join(half)}; their own deployment goes on, or goes back if it fails"
+        )
 
 
 def _differs(one: ServiceRecord, other: ServiceRecord | None) -> bool:
@@ -216,7 +226,7 @@ async def _recover(
         can_reproduce=context.can_reproduce,
         commit=report.commit,
     )
-    kept = [end for end in _ends(planned.plan, ()) if end.name not in context.begun]
+    kept = _left_alone(planned.plan, {end.name for end in back.services})
     return replace(
         report,
         outcome="rolled back" if back.complete else "incomplete",
@@ -266,3 +276,12 @@ def _ends(plan: Plan, deployed: Collection[str]) -> tuple[ServiceEnd, ...]:
         )
         for outcome in steps.outcomes(plan, deployed)
     )
+
+
+def _left_alone(plan: Plan, touched: Collection[str]) -> list[ServiceEnd]:
+    """The services that a failed deployment did not come to, at the commit that runs."""
+    return [
+        ServiceEnd(name, "unchanged" if name in plan.services else "kept", service.lock.commit)
+        for name, service in plan.applied.items()
+        if name not in touched
+    ]

@@ -98,11 +98,14 @@ def findings_of(error: SandboxError) -> list[Finding]:
 async def roll_back(context: Context, planned: Planned, failed: Record, saved: migrations.Saved | None) -> RolledBack:
     """Bring the changed services back to the last record that was deployed, and wait until they are ready.
 
+    With them go those of its own that an earlier deployment left half done and this one did not come to.
+
     Args:
         failed: this deployment's own record.
         saved: what stores held before it.
     """
-    place, names = context.place(), context.begun
+    place, applied = context.place(), planned.plan.applied
+    names = {*context.begun, *(n for n in planned.plan.services if n in applied and applied[n].unfinished)}
     good = records.last_deployed(planned.plan.before)
     wanted = good.services if good else {}
     lost: list[str] = []
@@ -123,7 +126,8 @@ async def roll_back(context: Context, planned: Planned, failed: Record, saved: m
     except SandboxError as error:
         restored = Restored(failures=dict.fromkeys(names, str(error)))
     ends = ends_of(restored, failed.services, names)
-    record = await _write_down(context, failed, good, restored, names)
+    untouched = {name: service for name, service in applied.items() if name not in names}
+    record = await _write_down(context, failed, good, restored, untouched)
     back_at = good.number if good and not restored.failures else None
     return RolledBack(record, back_at, not restored.failures, ends, lost)
 
@@ -153,10 +157,13 @@ def ends_of(restored: Restored, present: Mapping[str, ServiceRecord], names: Col
 
 
 async def _write_down(
-    context: Context, failed: Record, good: Record | None, restored: Restored, names: Collection[str]
+    context: Context,
+    failed: Record,
+    good: Record | None,
+    restored: Restored,
+    untouched: Mapping[str, ServiceRecord],
 ) -> Record:
     """Record what stands now; where the cluster does not take it, the record of the failure stays the newest."""
-    untouched = {name: service for name, service in failed.services.items() if name not in names}
     left = {n: failed.services[n] for n in restored.failures if n not in restored.services and n in failed.services}
     services = {**untouched, **left, **restored.services}
     place = context.place()
@@ -165,7 +172,7 @@ async def _write_down(
         if good is not None and not restored.failures:
             return await save_rollback(place, failed.number + 1, good, services, by=by)
         why = f"{failed.failure}; rolled back" if not restored.failures else f"rollback incomplete: {failed.failure}"
-        record = failed.model_copy(update={"services": services, "failure": why})
+        record = failed.with_services(services).model_copy(update={"failure": why})
         await records.save(context.cluster, context.namespace, record)
         return record
     except SandboxError as error:

@@ -6,6 +6,7 @@ lives only in the Secret ``sandbox-record`` of its namespace. Both are read back
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -131,6 +132,7 @@ class ServiceRecord(_Data):
         hooks: Helm hooks of a chart.
         values: the merged values of a chart.
         revision: of the Helm release, where there is one.
+        unfinished: a deployment of it began, and none has come to its end since; neighbours' deployments may have.
     """
 
     lock: ServiceLock
@@ -141,6 +143,7 @@ class ServiceRecord(_Data):
     needs: tuple[str, ...] = ()
     ports: dict[str, int] = Field(default_factory=dict)
     revision: int | None = None
+    unfinished: bool = False
 
     @property
     def release(self) -> str | None:
@@ -176,3 +179,9 @@ class Record(_Data):
     lock: Lock
     services: dict[str, ServiceRecord]
     patch: str = ""
+
+    def with_services(self, services: Mapping[str, ServiceRecord]) -> Record:
+        """The same deployment with other services, in its lock too."""
+        locks = {name: service.lock for name, service in services.items()}
+        lock = self.lock.model_copy(update={"services": locks}).sealed()
+        return self.model_copy(update={"services": dict(services), "lock": lock})

@@ -46,8 +46,8 @@ class ServicePlan:
         return self.lock.chart.release if self.lock.chart else None
 
     def is_same_as(self, before: ServiceRecord | None) -> bool:
-        """Whether that record deployed exactly this."""
-        return before is not None and before.lock.input_digest == self.lock.input_digest
+        """Whether that record deployed exactly this, and came to its end."""
+        return before is not None and not before.unfinished and before.lock.input_digest == self.lock.input_digest
 
     def record(self, manifests: list[Manifest] | None = None, revision: int | None = None) -> ServiceRecord:
         """The service's part of the record; ``manifests`` as the cluster stored them, where it did."""
@@ -104,10 +104,10 @@ class Plan:
     @property
     def changed(self) -> dict[str, ServicePlan]:
         """Services whose deployment differs from the newest record, or that it did not finish."""
-        if not self.before:
+        if not self.before or self.before[-1].outcome != "deployed":
             return dict(self.services)
-        finished = self.before[-1].outcome == "deployed"
-        return {n: s for n, s in self.services.items() if not (finished and s.is_same_as(self.applied.get(n)))}
+        applied = self.applied
+        return {name: service for name, service in self.services.items() if not service.is_same_as(applied.get(name))}
 
     @property
     def stale_releases(self) -> set[str]:

@@ -13,7 +13,7 @@ import base64
 import gzip
 import io
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
@@ -23,7 +23,7 @@ from sandbox.cluster.discovery import resource_for
 from sandbox.model import labels
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.objects import Manifest, ObjectRef
-from sandbox.model.record import Record
+from sandbox.model.record import Record, ServiceRecord
 from sandbox.model.summary import Outside, Summary, config_map
 
 KEPT = 10
@@ -78,9 +78,31 @@ async def latest(cluster: Cluster, namespace: str) -> Record | None:
 
 
 def last_deployed(records: Iterable[Record]) -> Record | None:
-    """The newest record of a deployment that came through, or None."""
+    """The newest record of a deployment that came through, or None.
+
+    What it took over from a neighbour's deployment that never came to its end is in it as it last came through itself.
+    """
     deployed = [record for record in records if record.outcome == "deployed"]
-    return deployed[-1] if deployed else None
+    if not deployed:
+        return None
+    newest = deployed[-1]
+    finished = {name: _finished(name, deployed) for name in newest.services}
+    if finished == newest.services:
+        return newest
+    return newest.with_services({name: service for name, service in finished.items() if service is not None})
+
+
+def _finished(name: str, deployed: Sequence[Record]) -> ServiceRecord | None:
+    """A service as it last came through; None: before that it was not there.
+
+    Where all that is still known is unfinished, it is that: to take it for absent would remove it.
+    """
+    newest = deployed[-1].services[name]
+    for record in reversed(deployed):
+        service = record.services.get(name)
+        if service is None or not service.unfinished:
+            return service
+    return newest
 
 
 async def save(cluster: Cluster, namespace: str, record: Record) -> None:

@@ -69,12 +69,11 @@ def choose_record(known: Sequence[Record], to: int | None) -> Record:
     Raises:
         InvalidInput: with the numbers that there are.
     """
-    candidates = deployed = [record for record in known if record.outcome == "deployed"]
-    if known and known[-1].outcome == "deployed" and to is None:
-        candidates = candidates[:-1]
-    chosen = [record for record in candidates if to in (None, record.number)]
-    if chosen:
-        return chosen[-1]
+    deployed = [record for record in known if record.outcome == "deployed"]
+    older = deployed[:-1] if known and known[-1].outcome == "deployed" else deployed
+    chosen = older if to is None else [record for record in deployed if record.number <= to]
+    if (wanted := records.last_deployed(chosen)) and to in (None, wanted.number):
+        return wanted
     numbers = ", ".join(str(record.number) for record in deployed) or "none"
     asked = f"record {to}" if to is not None else "record before"
     running = "; the newest is what runs now" if deployed and to is None else ""
@@ -183,8 +182,8 @@ async def save_rollback(
     place: Place, number: int, wanted: Record, services: Mapping[str, ServiceRecord], *, by: str
 ) -> Record:
     """Write down that an earlier deployment is there again, as a record of its own."""
-    record = wanted.model_copy(
-        update={"number": number, "at": await place.cluster.server_time(), "by": by, "services": dict(services)}
+    record = wanted.with_services(services).model_copy(
+        update={"number": number, "at": await place.cluster.server_time(), "by": by}
     )
     await records.save(place.cluster, place.namespace, record)
     return record

@@ -83,7 +83,10 @@ async def resolve_services(
 async def begin_record(cluster: Cluster, plan: Plan, namespace_uid: str) -> Record:
     """Write down what is going to be applied before it is: what a killed deployment leaves is known to the next."""
     applied = {
-        name: service.record().with_inventory_of(plan.applied.get(name)) for name, service in plan.services.items()
+        name: service.record()
+        .with_inventory_of(plan.applied.get(name))
+        .model_copy(update={"unfinished": name in plan.changed})
+        for name, service in plan.services.items()
     }
     number = plan.before[-1].number + 1 if plan.before else 1
     commit = plan.commit

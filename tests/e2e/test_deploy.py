@@ -17,6 +17,7 @@ import yaml
 
 from sandbox.cluster.providers import ClusterInfo
 from tests.conftest import kubectl
+from tests.e2e.bounded import until
 from tests.e2e.projects import Ended, GitProject, Manifest, Namespace, Tool, config_map, deployment, service
 
 ENV = "integration"
@@ -233,21 +234,55 @@ def test_what_others_deployed_is_refused_and_taken_over_with_adopt(
     assert site.args("found") == ["sleep"]
 
 
-def test_what_a_killed_deployment_left_is_said_and_the_next_one_goes_on(site: Site) -> None:
+def test_what_a_killed_deployment_left_is_said_and_never_taken_for_good(site: Site) -> None:
+    """A neighbour's deployment that comes through in between does not vouch for it either."""
     never = {"exec": {"command": ["/probe", "crash", "not yet"]}}
-    slow = site.api.manifests("api", deployment("api", site.image, "serve", "8080", readinessProbe=never))
-    site.api.declare({"api": slow}, environments=site.environments)
+    slow = deployment("api", site.image, "serve", "8080", readinessProbe=never)
+    half = site.api.manifests("api", slow, config_map("api-words", greeting="half"))
+    site.api.declare({"api": half}, environments=site.environments)
     site.api.commit()
     running = site.tool.start("deploy", ENV, "-v", cwd=site.api.folder)
-    running.read_until("Deploy api")
+    until(lambda: site.greeting() == "half" or None, "the deployment that is killed has not written")
     running.kill()
 
+    site.declare_web("sleep")
+    neighbour = site.deploy(site.web).ok()
+    site.declare_api("broken", "crash", "no better")
+    ended = site.deploy(site.api)
     site.declare_api("hello")
-    ended = site.deploy(site.api).ok()
 
-    assert "did not come through: interrupted; half deployed are api" in ended.err
+    assert "did not come through: interrupted; half deployed are api" in neighbour.err
+    assert "half deployed, and left alone: api" in neighbour.err
+    ended.failed(1, "no better")
     assert site.space.get("deployment", "api")["status"]["readyReplicas"] == 1
     assert site.greeting() == "hello"
+    site.deploy(site.api).ok()
+
+
+def test_a_service_that_a_failed_deployment_did_not_come_to_is_deployed_by_the_next(
+    site: Site, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    project = GitProject(tmp_path)
+
+    def declare(word: str, *args: str) -> None:
+        first = project.manifests("first", deployment("first", site.image, *args))
+        words = project.manifests("words", config_map("words", word=word))
+        project.declare({"first": first, "words": {**words, "needs": ["first"]}}, environments=site.environments)
+        project.commit()
+
+    declare("old", "sleep")
+    site.deploy(project).ok()
+    declare("new", "crash", "at once")
+    failed = site.deploy(project)
+    stands = {service["name"]: service for service in failed.data["services"]}
+    was = site.records(project)[-1]["services"]["words"]
+    declare("new", "sleep")
+    site.deploy(project).ok()
+
+    failed.failed(1, "at once")
+    assert (stands["words"]["action"], stands["words"]["commit"]) == ("unchanged", stands["first"]["commit"])
+    assert stands["words"]["commit"] == was["commit"]
+    assert site.space.get("configmap", "words")["data"] == {"word": "new"}
 
 
 def test_what_passed_goes_to_the_next_environment_and_nothing_else_does(site: Site) -> None:

@@ -37,6 +37,40 @@ def record(number: int = 1, outcome: Any = "deployed", size: int = 0, uid: str =
     )
 
 
+def services_of(number: int, **unfinished: bool) -> Record:
+    """A record of services by name, each at a commit with the record's number unless it is another's leftover."""
+    made = record(number)
+    service = made.services["web"]
+
+    def at(name: str) -> ServiceRecord:
+        lock = service.lock.model_copy(update={"commit": f"{number:040d}"})
+        return service.model_copy(update={"lock": lock, "unfinished": unfinished[name]})
+
+    return made.with_services({name: at(name) for name in unfinished})
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ([services_of(1, web=False)], {"web": 1}),
+        ([services_of(1, web=False, api=False), services_of(2, web=True, api=False)], {"web": 1, "api": 2}),
+        ([services_of(1, api=False), services_of(2, web=True, api=False)], {"api": 2}),
+        ([services_of(4, web=True), services_of(5, web=True)], {"web": 5}),
+    ],
+    ids=["all came through", "a neighbour's did not", "its first did not", "all that is known did not"],
+)
+def test_the_last_good_record_has_each_service_as_it_last_came_through(
+    history: list[Record], expected: dict[str, int]
+) -> None:
+    good = records.last_deployed(history)
+    assert good is not None
+    assert {name: int(service.lock.commit) for name, service in good.services.items()} == expected
+    assert good.number == history[-1].number
+    assert set(good.lock.services) == set(expected)
+    good.lock.verify()
+    assert choose_record(history, history[-1].number) == good
+
+
 def parts(secrets: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     return {records._address(secret)[1]: secret for secret in secrets}
 
