@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
 from sandbox.cluster.providers.places import state_dir
+from tests.e2e.api import api_of
 
 # Two workers and a cluster on two cores: how long an example takes says nothing.
 settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,9 +76,9 @@ def control_plane() -> ClusterInfo:
 def namespace(cluster: ClusterInfo) -> Iterator[str]:
     """A fresh namespace, deleted afterwards without waiting for it."""
     name = f"test-{uuid.uuid4().hex[:10]}"
-    kubectl(cluster, "create", "namespace", name)
+    api_of(cluster).create_namespace(name)
     yield name
-    kubectl(cluster, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
+    api_of(cluster).delete_namespace(name)
 
 
 def kubectl(cluster: ClusterInfo, *arguments: str, stdin: str | None = None) -> str:

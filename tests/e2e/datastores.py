@@ -48,9 +48,11 @@ def base_image(cluster: ClusterInfo) -> str:
 
 def postgres(name: str, image: str, *arguments: str, **more: Any) -> Manifest:
     """A PostgreSQL server; its superuser postgres has PASSWORD."""
-    ready = {"exec": {"command": ["pg_isready", "-q", "-h", "127.0.0.1"]}, "periodSeconds": 1}
+    # A process each second for as long as it runs would be most of what it costs; that it is up says the first.
+    up = {"exec": {"command": ["pg_isready", "-q", "-h", "127.0.0.1"]}, "periodSeconds": 1, "failureThreshold": 300}
+    ready = {"tcpSocket": {"port": 5432}, "periodSeconds": 1}
     environment = [{"name": "POSTGRES_PASSWORD", "value": PASSWORD}]
-    return _pod(name, image, _POSTGRES, arguments, 5432, ready, environment, **more)
+    return _pod(name, image, _POSTGRES, arguments, 5432, ready, environment, startupProbe=up, **more)
 
 
 def redis(name: str, image: str, *arguments: str, **more: Any) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from sandbox.cluster.providers import ClusterInfo
 from sandbox.model import labels
 from sandbox.model.durations import to_rfc3339
 from sandbox.model.objects import Manifest
-from tests.conftest import kubectl
+from tests.e2e.api import api_of
 
 
 @dataclass
@@ -100,13 +99,11 @@ class Group:
         return dict(found["metadata"]["annotations"])
 
     def get(self, name: str) -> Manifest | None:
-        text = kubectl(self.cluster, "get", "namespace", name, "--ignore-not-found", "-o", "json")
-        return json.loads(text) if text else None
+        return api_of(self.cluster).get("namespace", name)
 
     def alive(self) -> set[str]:
         """The names of those that are there and not being deleted."""
-        text = kubectl(self.cluster, "get", "namespaces", "-l", self.selector, "-o", "json")
-        items = json.loads(text)["items"]
+        items = api_of(self.cluster).list("namespaces", selector=self.selector)
         return {i["metadata"]["name"] for i in items if "deletionTimestamp" not in i["metadata"]}
 
 
@@ -142,4 +139,4 @@ def group_on(cluster: ClusterInfo) -> Iterator[Group]:
     try:
         yield made
     finally:
-        kubectl(cluster, "delete", "namespaces", "-l", made.selector, "--wait=false", "--ignore-not-found")
+        api_of(cluster).delete_namespaces(made.selector)

@@ -19,6 +19,7 @@ from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import FromServer
 from sandbox.cluster.providers import ClusterInfo
 from tests.conftest import kubectl
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 
 Manifest = dict[str, Any]
@@ -109,7 +110,8 @@ def by_certificate(info: ClusterInfo, folder: Path, user: str, groups: Sequence[
     kubectl(info, "certificate", "approve", name)
 
     def signed() -> str | None:
-        return kubectl(info, "get", "csr", name, "-o", "jsonpath={.status.certificate}") or None
+        order = api_of(info).get("csr", name) or {}
+        return (order.get("status") or {}).get("certificate")
 
     certificate = until(signed, f"the certificate of {user}", 30)
     private = key.private_bytes(

@@ -20,6 +20,7 @@ from sandbox.project.platform import Platform, parse_platform
 from sandbox.project.quotas import QuotaProfile
 from sandbox.provision.guardrails import guardrails
 from tests.conftest import kubectl
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 from tests.e2e.people import Answer, Manifest, Person, by_certificate, by_token
 
@@ -200,7 +201,7 @@ class Ground:
 
     def clear(self) -> None:
         for name in self._made:
-            kubectl(self.info, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
+            api_of(self.info).delete_namespace(name)
 
 
 def changed(made: Manifest, changes: Mapping[str, Any]) -> Manifest:

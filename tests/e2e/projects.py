@@ -22,6 +22,7 @@ import yaml
 from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from sandbox.model import labels
 from tests.conftest import kubectl
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 from tests.e2e.preloaded import Preloaded
 
@@ -117,8 +118,7 @@ def temporary_project(cluster: ClusterInfo, folder: Path) -> Iterator[GitProject
     try:
         yield made
     finally:
-        selector = f"{labels.PROJECT}={made.name}"
-        kubectl(cluster, "delete", "namespaces", "--selector", selector, "--wait=false", "--ignore-not-found")
+        api_of(cluster).delete_namespaces(f"{labels.PROJECT}={made.name}")
 
 
 def documents(*contents: Manifest) -> str:
@@ -323,20 +323,19 @@ class Namespace:
         return kubectl(self.cluster, *arguments, "--namespace", self.name, stdin=stdin)
 
     def get(self, kind: str, name: str) -> Manifest:
-        found: Manifest = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        found = api_of(self.cluster).get(kind, name, self.name)
+        assert found is not None, f"there is no {kind} {name} in {self.name}"
         return found
 
     def list(self, kinds: str) -> list[Manifest]:
-        found: list[Manifest] = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
-        return found
+        return api_of(self.cluster).list(kinds, self.name)
 
     def names(self, kind: str) -> set[str]:
         return {item["metadata"]["name"] for item in self.list(kind)}
 
     def itself(self) -> Manifest | None:
         """The Namespace object; None where it is not there."""
-        text = kubectl(self.cluster, "get", "namespace", self.name, "--ignore-not-found", "-o", "json")
-        return json.loads(text) if text else None
+        return api_of(self.cluster).get("namespace", self.name)
 
     def annotations(self) -> dict[str, str]:
         itself = self.itself()

@@ -25,6 +25,7 @@ from sandbox.model.durations import to_rfc3339
 from sandbox.model.sandbox import Phase
 from sandbox.provision.guardrails import guardrails
 from tests.conftest import TEST_CLUSTER, kubectl
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 from tests.e2e.handmade import definition
 from tests.e2e.people import Manifest, Person, by_token
@@ -135,7 +136,7 @@ def test_a_deleted_sandbox_goes_with_its_guardrails(ground: Ground) -> None:
     ground.dana.delete(f"/api/v1/namespaces/{name}").ok()
 
     def gone() -> bool | None:
-        return True if not kubectl(ground.info, "get", "ns", name, "--ignore-not-found").strip() else None
+        return True if api_of(ground.info).get("ns", name) is None else None
 
     until(gone, f"{name} is gone, with what the policies protect", 90)
 

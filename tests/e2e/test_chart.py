@@ -22,6 +22,7 @@ from sandbox.model.errors import InvalidInput
 from sandbox.project.platform import parse_platform
 from sandbox.provision import cleanupjob
 from tests.conftest import TEST_CLUSTER, kubectl
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 from tests.e2e.handmade import Group, group_on
 from tests.e2e.platform_cluster import CHART, VALUES, helm, install
@@ -310,7 +311,7 @@ def test_the_clean_up_fires_and_deletes_what_has_expired_and_nothing_else(instal
     assert alive in group.alive()
 
     def ended() -> dict[str, Any] | None:
-        pods = json.loads(kubectl(info, "get", "pods", *_SYSTEM, "-o", "json"))["items"]
+        pods = api_of(info).list("pods", "sandbox-system")
         done = [pod for pod in pods if pod["status"]["phase"] in ("Succeeded", "Failed")]
         said = [pod for pod in done if over in kubectl(info, "logs", *_SYSTEM, pod["metadata"]["name"])]
         return said[0] if said else None

@@ -36,6 +36,7 @@ from sandbox.model.sandbox import Sandbox
 from sandbox.project.platform import Limits
 from sandbox.project.quotas import QuotaProfile
 from tests.conftest import kubectl
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 from tests.e2e.faulty import Fault, faulty
 from tests.e2e.handmade import Group, definition, group_on
@@ -80,7 +81,7 @@ def names(ended: Ended, action: str) -> set[str]:
 
 
 def events(group: Group, name: str, reason: str) -> list[dict[str, Any]]:
-    items = json.loads(kubectl(group.cluster, "-n", name, "get", "events", "-o", "json"))["items"]
+    items = api_of(group.cluster).list("events", name)
     return [item for item in items if item["reason"] == reason]
 
 

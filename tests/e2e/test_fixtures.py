@@ -30,6 +30,7 @@ from sandbox.model.errors import OperationFailed, Refused
 from sandbox.model.objects import Manifest
 from sandbox.project.config import Fixtures
 from tests.conftest import kubectl
+from tests.e2e.api import api_of
 from tests.e2e.datastores import PASSWORD, base_image, postgres, redis
 
 KEY = b"a key of these tests, 32 bytes.."
@@ -91,7 +92,7 @@ def stores(cluster: ClusterInfo) -> Iterator[Stores]:
     kubectl(cluster, *psql, "dbname='odd=\\'name'", stdin='CREATE TABLE "T""x" (a int); INSERT INTO "T""x" VALUES (7)')
     say = 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli -e EVAL "$(cat)" 0'
     kubectl(cluster, "exec", "-i", "-n", name, "cache", "--", "sh", "-c", say, stdin=KEYS)
-    found = json.loads(kubectl(cluster, "-n", name, "get", "pods", "-o", "json"))["items"]
+    found = api_of(cluster).list("pods", name)
     yield Stores(name, {pod["metadata"]["name"]: pod for pod in found})
     kubectl(cluster, "delete", "namespace", name, "--wait=false")
 

@@ -15,6 +15,7 @@ from sandbox.cluster.providers import ClusterInfo
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
 from sandbox.model.errors import InvalidInput
 from tests.conftest import kubectl
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 
 
@@ -47,10 +48,11 @@ def run_pod(
 ) -> tuple[str, str]:
     """Run a pod to its end: its phase and what it wrote."""
     start_pod(cluster, namespace, name, image, *arguments, claim=claim, user=user)
-    get = ("get", "pod", name, "-n", namespace, "-o", "jsonpath={.status.phase}")
 
     def ended() -> str | None:
-        phase = kubectl(cluster, *get)
+        pod = api_of(cluster).get("pod", name, namespace)
+        assert pod is not None, f"there is no pod {name}"
+        phase: str = pod["status"].get("phase", "")
         return phase if phase in {"Succeeded", "Failed"} else None
 
     phase = until(ended, f"pod {name} ends")

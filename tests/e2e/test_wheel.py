@@ -43,8 +43,17 @@ class Installed:
         self.empty.mkdir()
         kept = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG"}}
         self.environment = {**kept, "HOME": str(folder / "home")}
-        _run([sys.executable, "-m", "venv", self.bin.parent], folder)
-        _run([self.bin / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel], folder)
+        _run([sys.executable, "-m", "venv", "--without-pip", self.bin.parent], folder)
+        # Modules are compiled when they are imported first: most never are.
+        install: list[str | Path] = [
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--constraint",
+            ROOT / "constraints.txt",
+            wheel,
+        ]
+        _run([sys.executable, "-m", "pip", "--python", self.bin / "python", *install], folder)
 
     def sandbox(self, *arguments: str) -> str:
         return _run([self.bin / "sandbox", *arguments], self.empty, self.environment)

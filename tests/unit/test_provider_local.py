@@ -166,9 +166,11 @@ def test_nobody_holds_a_cluster_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_the_kernel_names_the_holder(tmp_path: Path) -> None:
-    script = "import fcntl,sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True)"
+    # A shell starts what runs in the background with SIGQUIT ignored, and children inherit that.
+    script = "import fcntl,signal,sys; signal.signal(signal.SIGQUIT, signal.SIG_DFL); f = open(sys.argv[1], 'w')"
+    hold = "fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); input()"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", f"{script}; input()", str(tmp_path / "node.lock.host")),
+        *(sys.executable, "-c", f"{script}; {hold}", str(tmp_path / "node.lock.host")),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
