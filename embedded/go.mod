@@ -2,14 +2,19 @@ module sandbox.dev/embedded
 
 go 1.26.6
 
+tool (
+	helm.sh/helm/v4/cmd/helm
+	k8s.io/kubernetes/cmd/kubectl
+)
+
 require (
 	github.com/coredns/coredns v1.14.7
 	github.com/distribution/distribution/v3 v3.1.1
 	github.com/spf13/cobra v1.10.2
 	go.etcd.io/etcd/server/v3 v3.6.8
-	helm.sh/helm/v4 v4.3.1
+	helm.sh/helm/v4 v4.3.1 // indirect
 	k8s.io/component-base v0.37.1
-	k8s.io/kubectl v0.37.1
+	k8s.io/kubectl v0.37.1 // indirect
 	k8s.io/kubernetes v1.36.3
 )
 

@@ -88,17 +88,9 @@ def _identity(name: str, path: Path) -> str:
         state = real.stat()
     except OSError:
         return ""
-    if not binary or not (real.name.startswith(name) or _is_embedded(real)):
+    if not binary or not real.name.startswith(name):
         return ""
     return f"{name} {real} {state.st_ino} {state.st_size} {state.st_mtime_ns}"
-
-
-def _is_embedded(program: Path) -> bool:
-    """Whether it is the embedded cluster's own: one binary under many names, which starts nothing else."""
-    from sandbox.cluster.providers import embedded_bin_dir
-
-    folder = embedded_bin_dir()
-    return folder is not None and program.parent == folder.resolve()
 
 
 def _memory() -> Path:

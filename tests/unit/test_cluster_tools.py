@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.cluster import providers, tools
+from sandbox.cluster import tools
 
 
 @pytest.fixture(autouse=True)
@@ -56,18 +56,6 @@ def test_what_may_start_another_program_is_always_asked(tmp_path: Path, asked: l
     for _ in range(2):
         assert "helm" in tools.versions_of({"helm": helm})
     assert asked == ["helm", "helm"]
-
-
-def test_the_embedded_cluster_s_own_binary_is_asked_once_whatever_its_name(
-    tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(str(shutil.which("git")), tmp_path / "embedded")
-    git = tmp_path / "git"
-    git.symlink_to("embedded")
-    monkeypatch.setattr(providers, "embedded_bin_dir", lambda: tmp_path)
-    first = tools.versions_of({"git": git})
-    assert tools.versions_of({"git": git}) == first
-    assert asked == ["git"]
 
 
 def test_a_broken_cache_is_no_cache(tmp_path: Path, asked: list[str]) -> None:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +23,16 @@ from sandbox.model.errors import OperationFailed
 LINKED = (
     "coredns",
     "etcd",
-    "helm",
     "kube-apiserver",
     "kube-controller-manager",
     "kube-proxy",
     "kube-scheduler",
-    "kubectl",
     "kubelet",
     "registry",
 )
 _CONTAINERD = ("containerd", "containerd-shim-runc-v2", "ctr")
+# Programs of their own: in the large binary each of their many starts would take twice the CPU time.
+_TOOLS = ("helm.sh/helm/v4/cmd/helm", "k8s.io/kubernetes/cmd/kubectl")
 _COMPLETE = ".complete"
 _BUILD_BOUND = 3600.0  # seconds; 7 minutes on two cores, much longer on a slow line
 _REPORT_EVERY = 15.0  # seconds between lines of progress
@@ -175,22 +175,23 @@ async def _compile(go: Path, root: Path, target: Path, progress: Callable[[str],
     flags = link_flags((root / "go.mod").read_text())
     containerd = [f"github.com/containerd/containerd/v2/cmd/{name}" for name in _CONTAINERD]
     environment = _go_environment(go)
-    await _go_build(go, root, target / "node-init", ["./nodeinit"], "-s -w", environment, progress)
-    await _go_build(go, root, target / "pause", ["./pause"], "-s -w", environment, progress)
-    await _go_build(go, root / "containerd", target, containerd, "-s -w", environment, progress)
-    await _go_build(go, root, target / "embedded", ["."], flags, environment, progress)
+    await _go_build("node-init", go, root, target / "node-init", ["./nodeinit"], "-s -w", environment, progress)
+    await _go_build("pause", go, root, target / "pause", ["./pause"], "-s -w", environment, progress)
+    await _go_build("containerd", go, root / "containerd", target, containerd, "-s -w", environment, progress)
+    await _go_build("embedded", go, root, target / "embedded", ["."], flags, environment, progress)
+    await _go_build("helm and kubectl", go, root, target, _TOOLS, flags, environment, progress)
 
 
 async def _go_build(
+    what: str,
     go: Path,
     module: Path,
     output: Path,
-    packages: list[str],
+    packages: Sequence[str],
     flags: str,
     environment: Mapping[str, str],
     progress: Callable[[str], None],
 ) -> None:
-    what = "containerd" if module.name == "containerd" else output.name
     started = last = time.monotonic()
     compiled = 0
     said: list[str] = []
