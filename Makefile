@@ -42,7 +42,7 @@ setup: $(READY) ## The virtual environment with the tool in it
 test: $(READY) ## Everything: style, types, import contract, unit tests, end-to-end tests on a real cluster
 	@scripts/install-packages examples browser
 	@$(MAKE) -k -j4 --output-sync=target lint types imports unit binaries
-	@$(BIN)/pytest tests/e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Style (ruff)
@@ -64,7 +64,7 @@ unit: $(READY) ## Unit tests: no cluster, no network
 .PHONY: e2e
 e2e: $(READY) binaries ## End-to-end tests on the embedded cluster
 	@scripts/install-packages examples browser
-	@$(BIN)/pytest tests/e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: binaries
 binaries: $(READY)

@@ -16,6 +16,26 @@ from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
 from tests.e2e.preloaded import Preloaded
 from tests.e2e.projects import GitProject, Namespace, Tool, temporary_project
 
+# The files that take longest (a minute and more), in that order; they are begun first.
+_LONGEST = (
+    "provider_embedded_lifecycle",
+    "cleanup",
+    "up_failures",
+    "cluster_waiting",
+    "admission",
+    "images_build",
+    "chart",
+    "reproduce",
+    "capture",
+    "deploy_data",
+    "cluster_helm",
+    "up_interrupted",
+    "up_again",
+    "deploy",
+    "up_faults",
+    "up_base",
+    "after_failure",
+)
 _PROBE = Path(__file__).parent / "probe" / "main.go"
 
 
@@ -23,6 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+    # A file is one worker's: where a long one is begun last, the other workers wait for its end.
+    rank = {f"test_{name}.py": number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")

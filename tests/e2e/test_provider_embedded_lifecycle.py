@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,11 +37,34 @@ asyncio.run(EmbeddedProvider().create(sys.argv[1], control_plane_only=sys.argv[2
 @pytest.fixture
 async def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """The name of a cluster that does not exist yet, with a state directory and a kubeconfig of its own."""
-    monkeypatch.setenv("SANDBOX_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    _keep_in(tmp_path, monkeypatch)
     name = f"t-{uuid.uuid4().hex[:8]}"
     yield name
     await delete(name, print)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The name and place of a cluster that several tests damage in turn; each makes it whole first."""
+    folder = tmp_path_factory.mktemp("kept")
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    yield name, folder
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _keep_in(folder, monkeypatch)
+        asyncio.run(delete(name, print))
+
+
+@pytest.fixture
+def control(kept: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of that cluster, a control plane alone."""
+    name, folder = kept
+    _keep_in(folder, monkeypatch)
+    return name
+
+
+def _keep_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_STATE_DIR", str(folder / "state"))
+    monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
 
 
 async def made(name: str, *, control_plane_only: bool = False) -> ClusterInfo:
@@ -188,9 +211,9 @@ async def test_a_cluster_whose_processes_were_killed_comes_back_with_its_objects
     kubectl(cluster, "wait", "--for=condition=Available", "deployment/probe", "--timeout=120s")
 
 
-async def test_a_crashed_program_is_started_again(name: str) -> None:
-    cluster = await made(name, control_plane_only=True)
-    directory = directory_of(name)
+async def test_a_crashed_program_is_started_again(control: str) -> None:
+    cluster = await made(control, control_plane_only=True)
+    directory = directory_of(control)
     server = str(build.find().bin / "kube-apiserver")  # type: ignore[union-attr]
 
     def api_server() -> str | None:
@@ -202,19 +225,19 @@ async def test_a_crashed_program_is_started_again(name: str) -> None:
     first = until(api_server, "the API server runs")
     os.kill(int(first), 9)
     until(lambda: new if (new := api_server()) not in {None, first} else None, "it runs again", 20)
-    assert (await made(name, control_plane_only=True)) == cluster
+    assert (await made(control, control_plane_only=True)) == cluster
 
 
-async def test_a_damaged_record_is_made_anew(name: str) -> None:
-    first = await made(name, control_plane_only=True)
-    held_by = node.holder(directory_of(name))
-    (directory_of(name) / "cluster.json").write_text('{"control_plane_only": tru')
-    assert (await info(name)).state == "broken"
+async def test_a_damaged_record_is_made_anew(control: str) -> None:
+    first = await made(control, control_plane_only=True)
+    held_by = node.holder(directory_of(control))
+    (directory_of(control) / "cluster.json").write_text('{"control_plane_only": tru')
+    assert (await info(control)).state == "broken"
 
-    again = await made(name, control_plane_only=True)
+    again = await made(control, control_plane_only=True)
 
     assert again == first
-    assert node.holder(directory_of(name)) not in {None, held_by}
+    assert node.holder(directory_of(control)) not in {None, held_by}
 
 
 async def test_a_cluster_whose_directory_is_removed_by_hand_ends_by_itself(name: str) -> None:
@@ -243,22 +266,22 @@ def test_two_commands_at_once_make_one_cluster(name: str) -> None:
     assert asyncio.run(info(name)).state == "running"
 
 
-async def test_a_cluster_that_cannot_come_up_says_why(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = await made(name, control_plane_only=True)
-    directory = directory_of(name)
+async def test_a_cluster_that_cannot_come_up_says_why(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = await made(control, control_plane_only=True)
+    directory = directory_of(control)
     await node.kill(directory)
     database = directory / "etcd" / "member" / "snap" / "db"
     database.write_bytes(b"no database" * 1000)
     with monkeypatch.context() as impatient:
         impatient.setattr("sandbox.cluster.providers.embedded.lifecycle._API_BOUND", 8.0)
         with pytest.raises(OperationFailed, match=r"the API server is not ready after 8 s") as failure:
-            await made(name, control_plane_only=True)
+            await made(control, control_plane_only=True)
 
     assert "etcd: ended after" in failure.value.why
-    assert f"sandbox cluster delete {name}" in failure.value.hint
-    assert (await info(name)).state == "broken"
-    assert await delete(name, print)
-    assert (await made(name, control_plane_only=True)).context == cluster.context
+    assert f"sandbox cluster delete {control}" in failure.value.hint
+    assert (await info(control)).state == "broken"
+    assert await delete(control, print)
+    assert (await made(control, control_plane_only=True)).context == cluster.context
 
 
 async def test_half_made_directories_are_listed_and_deleted(name: str) -> None:
@@ -271,17 +294,15 @@ async def test_half_made_directories_are_listed_and_deleted(name: str) -> None:
     assert not directory.exists()
 
 
-async def test_the_other_shape_is_refused(name: str) -> None:
-    await made(name, control_plane_only=True)
+async def test_the_other_shape_is_refused(control_plane: ClusterInfo) -> None:
     with pytest.raises(InvalidInput, match="is a control plane alone"):
-        await made(name)
+        await made(control_plane.name)
 
 
-async def test_a_control_plane_alone_takes_no_images(name: str) -> None:
-    cluster = await made(name, control_plane_only=True)
-    assert cluster.registry is None
+async def test_a_control_plane_alone_takes_no_images(control_plane: ClusterInfo) -> None:
+    assert control_plane.registry is None
     with pytest.raises(Unreachable, match="a control plane alone has no registry"):
-        await EmbeddedProvider().load_image(name, "anything", print)
+        await EmbeddedProvider().load_image(control_plane.name, "anything", print)
 
 
 def test_a_control_plane_needs_no_root(tmp_path_factory: pytest.TempPathFactory) -> None:
