@@ -1,17 +1,25 @@
-"""What differs between two captures: services and their versions, configuration, quota, data, what it stands on."""
+"""What differs between two sides (captures, records, locks, commits): services and their versions, configuration, data.
+
+A side says as much as its kind can: a lock knows versions only, a commit what it renders, a capture also what lived in
+the cluster. Two sides are compared in what both know.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.capture.bundle import Bundle
+import yaml
+from pydantic import ValidationError
+
+from sandbox.capture.bundle import Bundle, Damaged
 from sandbox.capture.model import Document, Service
 from sandbox.model.errors import OperationFailed
-from sandbox.model.objects import Manifest
+from sandbox.model.objects import Manifest, ObjectRef, canonical_json, containers, pod_spec
+from sandbox.model.record import Lock, Record, ServiceLock, ServiceRecord
 
 _LONGEST_VALUE = 120
 _MOST_PATHS = 200
@@ -20,6 +28,8 @@ _DERIVED = frozenset({"endpoints", "endpointslices", "leases", "replicasets", "c
 _NOT_CONTENTS = frozenset({"apiVersion", "kind", "metadata", "status"})
 # Given by the cluster; in another namespace they differ though nobody changed them.
 _ASSIGNED = frozenset({"clusterIP", "clusterIPs", "nodePort", "healthCheckNodePort", "volumeName", "finalizers"})
+# Stands for the images of a project that are built of its commits: what is not built yet has no digest.
+OF_THE_COMMIT = ("image-of-the-commit", f"sha256:{0:064x}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Difference:
         where: what it is of: a service, an object, a resource.
         path: inside of that; empty for the whole.
         before, after: as texts; empty for what is not there.
+        environment: for which it was rendered, where that is for several.
     """
 
     area: str
@@ -38,6 +49,55 @@ class Difference:
     path: str
     before: str
     after: str
+    environment: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Values and objects, without secret values.
+
+    Attributes:
+        values: by release or service.
+        configs, secrets: data by name; of Secrets fingerprints.
+        objects: all others by ``kind/name``: what each says, without metadata and status.
+        key_id: of the key that made the fingerprints; empty: they are of no use, keys alone count.
+    """
+
+    values: Mapping[str, Any]
+    configs: Mapping[str, Any]
+    secrets: Mapping[str, Any]
+    objects: Mapping[str, Any]
+    key_id: str = ""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two things that are compared; None stands for what nobody can know of it.
+
+    Attributes:
+        title: what it is, for people.
+        services: name → commit, state, chart.
+        images: service → container → image, with its digest.
+        locked: service → name of an image → digest, of images that the project brings.
+        live: as the cluster had it, with all defaults.
+        rendered: as it was deployed, or would be.
+        facts: area (quota, data, tool, failure) → name → facts.
+        environment: whose values it has; empty: not known.
+    """
+
+    title: str
+    services: Mapping[str, Mapping[str, str]]
+    images: Mapping[str, Mapping[str, str]] | None = None
+    locked: Mapping[str, Mapping[str, str]] | None = None
+    live: Contents | None = None
+    rendered: Contents | None = None
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    environment: str = ""
+
+    @property
+    def is_of_commits(self) -> bool:
+        """Whether it says what a commit would be, with images that may not be built yet."""
+        return self.images is None and self.locked is None
 
 
 async def difference(a: Bundle, b: Bundle) -> list[Difference]:
@@ -46,52 +106,242 @@ async def difference(a: Bundle, b: Bundle) -> list[Difference]:
     Raises:
         Damaged: one of them is damaged.
     """
-    found = list(_documents(a.document, b.document))
-    found += _compared("values", await _values(a), await _values(b))
-    before, after = await _objects(a), await _objects(b)
-    found += _compared("config", *(_of(side, "configmaps") for side in (before, after)))
-    if a.document.redaction.key_id == b.document.redaction.key_id:
-        found += _compared("secret", *(_of(side, "secrets") for side in (before, after)))
-    others = [{k: v for k, v in side.items() if k[0] not in ("configmaps", "secrets")} for side in (before, after)]
-    found += _compared("object", *({f"{kind}/{name}": v for (kind, name), v in side.items()} for side in others))
+    return compared(await side_of_capture(a), await side_of_capture(b))
+
+
+def compared(a: Side, b: Side) -> list[Difference]:
+    """What differs from the first side to the second, by area."""
+    found = list(_services(a, b))
+    before, after = _contents(a, b)
+    if before is not None and after is not None:
+        found += _compared("values", before.values, after.values)
+        found += _compared("config", before.configs, after.configs)
+        secrets = [side.secrets for side in (before, after)]
+        if not before.key_id or before.key_id != after.key_id:
+            secrets = [{name: dict.fromkeys(data, "") for name, data in side.items()} for side in secrets]
+        found += _compared("secret", *secrets)
+        found += _compared("object", before.objects, after.objects)
+    for area in ("quota", "data", "tool", "failure"):
+        if area in a.facts and area in b.facts:
+            found += _compared(area, a.facts[area], b.facts[area])
     return found
 
 
-def _documents(a: Document, b: Document) -> Iterator[Difference]:
-    old, new = ({s.name: s for s in document.services} for document in (a, b))
-    for name in sorted({*old, *new}):
-        yield from _services(name, old.get(name), new.get(name))
-    yield from _compared(
-        "quota",
-        *({f"{line.quota} {line.resource}": {"hard": line.hard} for line in d.quota} for d in (a, b)),
+def lacks(a: Side, b: Side) -> str:
+    """What of two sides cannot be compared, in words; empty: nothing."""
+    if any(content is None for content in _contents(a, b)):
+        poor = [side.title for side in (a, b) if side.live is None and side.rendered is None]
+        return f"{' and '.join(poor)} say nothing of values and objects" if poor else "they say it in different ways"
+    if a.is_of_commits != b.is_of_commits:
+        return "images of a commit that is only rendered are not built: its commit stands for them"
+    return ""
+
+
+def _contents(a: Side, b: Side) -> tuple[Contents | None, Contents | None]:
+    """What both know: as it lived, else as it was deployed."""
+    if a.live is not None and b.live is not None:
+        return a.live, b.live
+    before, after = a.rendered, b.rendered
+    if before is not None and after is not None and a.is_of_commits != b.is_of_commits:
+        before, after = (_without_builds(one, side) for one, side in ((before, a), (after, b)))
+    return before, after
+
+
+def _without_builds(contents: Contents, side: Side) -> Contents:
+    """Contents in which images that a project brings have neither place nor digest."""
+    built = [image for images in (side.locked or {}).values() for image in images.values()]
+    words = sorted({word for image in built for word in image.split("@")}, key=len, reverse=True)
+    name, digest = OF_THE_COMMIT
+
+    def plain(value: Any) -> Any:
+        text = canonical_json(value).decode()
+        for word in words:
+            text = text.replace(word, digest if word.startswith("sha256:") else name)
+        # A tag may stand before the digest: after the name, or alone as a chart's value.
+        text = re.sub(rf":[\w.-]+@{digest}", f"@{digest}", text)
+        return json.loads(re.sub(rf'"(?!{name})[\w.-]+@{digest}', f'"@{digest}', text))
+
+    return Contents(
+        plain(contents.values), contents.configs, contents.secrets, plain(contents.objects), contents.key_id
     )
-    yield from _compared("data", *({str(f.get("name")): _data_facts(f) for f in d.fixtures} for d in (a, b)))
-    tools = [{**d.tools, "server": d.server_version} for d in (a, b)]
-    yield from _compared("tool", *({name: {"": text} for name, text in side.items()} for side in tools))
-    yield from _compared("failure", {"": {"": a.headline}}, {"": {"": b.headline}})
 
 
-def _services(name: str, old: Service | None, new: Service | None) -> Iterator[Difference]:
-    if old is None or new is None:
-        here, gone = (_version(service) if service else "" for service in (new, old))
-        yield Difference("service", name, "", gone, here)
-        return
-    for field in ("commit", "state"):
-        before, after = getattr(old, field), getattr(new, field)
-        if before != after:
-            yield Difference("service", name, field, before, after)
-    charts = [f"{s.chart} {s.chart_version}".strip() for s in (old, new)]
-    if charts[0] != charts[1]:
-        yield Difference("chart", name, "", *charts)
-    images = [{i.container: f"{i.named.partition('@')[0]} {i.digest}".strip() for i in s.images} for s in (old, new)]
-    for container in sorted({*images[0], *images[1]}):
-        before, after = (side.get(container, "") for side in images)
-        if before != after:
-            yield Difference("image", name, container, before, after)
+def _services(a: Side, b: Side) -> Iterator[Difference]:
+    for name in sorted({*a.services, *b.services}):
+        if name not in a.services or name not in b.services:
+            versions = (_version(side.services.get(name)) for side in (a, b))
+            yield Difference("service", name, "", *versions)
+            continue
+        old, new = a.services[name], b.services[name]
+        for key in ("commit", "state"):
+            if key in old and key in new and old[key] != new[key]:
+                yield Difference("service", name, key, old[key], new[key])
+        if old.get("chart", "") != new.get("chart", ""):
+            yield Difference("chart", name, "", old.get("chart", ""), new.get("chart", ""))
+        sides = (a.images, b.images) if a.images is not None and b.images is not None else (a.locked, b.locked)
+        if sides[0] is not None and sides[1] is not None:
+            images = [side.get(name, {}) for side in sides if side is not None]
+            for container in sorted({*images[0], *images[1]}):
+                before, after = (side.get(container, "") for side in images)
+                if before != after:
+                    yield Difference("image", name, container, before, after)
 
 
-def _version(service: Service) -> str:
-    return service.commit[:12] or f"{service.chart} {service.chart_version}".strip() or "there"
+def _version(service: Mapping[str, str] | None) -> str:
+    return "" if service is None else service.get("commit", "")[:12] or service.get("chart", "") or "there"
+
+
+# -- captures -----------------------------------------------------------------------------------------------------
+
+
+async def side_of_capture(bundle: Bundle, title: str = "") -> Side:
+    """A capture.
+
+    Raises:
+        Damaged: it is damaged.
+    """
+    document = bundle.document
+    record = await _newest_record(bundle)
+    deployed = side_of_record(record, key_id=document.redaction.key_id) if record else None
+    return Side(
+        title=title or f"capture {bundle.entry.id}",
+        services={s.name: _service(s) for s in document.services},
+        images={s.name: {i.container: _image(i.named, i.digest) for i in s.images} for s in document.services},
+        locked=deployed.locked if deployed else None,
+        live=await _live(bundle),
+        rendered=deployed.rendered if deployed else await _releases(bundle),
+        facts=_facts(document),
+        environment=document.environment or (record.lock.env if record else ""),
+    )
+
+
+def _service(service: Service) -> dict[str, str]:
+    chart = f"{service.chart} {service.chart_version}".strip()
+    return {"commit": service.commit, "state": service.state, "chart": chart}
+
+
+def _image(named: str, digest: str) -> str:
+    return f"{named.partition('@')[0]} {digest}".strip()
+
+
+def _facts(document: Document) -> dict[str, dict[str, Any]]:
+    return {
+        "quota": {f"{line.quota} {line.resource}": {"hard": line.hard} for line in document.quota},
+        "data": {str(fixture.get("name")): _data_facts(fixture) for fixture in document.fixtures},
+        "tool": {name: {"": text} for name, text in {**document.tools, "server": document.server_version}.items()},
+        "failure": {"": {"": document.headline}},
+    }
+
+
+async def _live(bundle: Bundle) -> Contents:
+    objects = await _objects(bundle)
+    kinds = ("configmaps", "secrets")
+    return Contents(
+        values=await _values(bundle),
+        configs=_of(objects, "configmaps"),
+        secrets=_of(objects, "secrets"),
+        objects={f"{kind}/{name}": value for (kind, name), value in objects.items() if kind not in kinds},
+        key_id=bundle.document.redaction.key_id,
+    )
+
+
+async def _newest_record(bundle: Bundle) -> Record | None:
+    title = f"records/{bundle.document.record}.json"
+    if bundle.document.record is None or title not in bundle.layers:
+        return None
+    try:
+        return Record.model_validate_json(await bundle.read(title))
+    except (ValidationError, RecursionError) as error:
+        raise Damaged(f"{title} of the capture cannot be read", why=type(error).__name__) from None
+
+
+async def _releases(bundle: Bundle) -> Contents | None:
+    """What Helm's newest revisions say, where no record of ours does; None: there is neither."""
+    manifests: list[Manifest] = []
+    values = await _values(bundle)
+    for release, revision in _newest(bundle).items():
+        title = f"helm/{release}/{revision}/manifest.yaml"
+        if title in bundle.layers:
+            try:
+                loaded = yaml.load_all(await bundle.read(title), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+                manifests += [m for m in loaded if isinstance(m, dict) and isinstance(m.get("metadata"), dict)]
+            except (yaml.YAMLError, ValueError, RecursionError) as error:
+                raise OperationFailed(f"{title} of the capture is not YAML", why=str(error)[:200]) from None
+    return _of_manifests(manifests, values, bundle.document.redaction.key_id) if manifests else None
+
+
+# -- records, locks, commits ----------------------------------------------------------------------------------------
+
+
+def side_of_record(record: Record, *, key_id: str, title: str = "", of_commits: bool = False) -> Side:
+    """A record, or a commit rendered as one.
+
+    Args:
+        record: without secret values (:meth:`Redactor.record`).
+        key_id: of the key that made the fingerprints of its Secrets; empty: they are of no use.
+        of_commits: nothing of it was deployed, and its images may not be built.
+    """
+    services = record.services
+    manifests = [manifest for service in services.values() for manifest in (*service.manifests, *service.hooks)]
+    values = {name: service.values for name, service in services.items() if service.values}
+    return Side(
+        title=title or f"record {record.number}",
+        services={name: _of_lock(service.lock) for name, service in services.items()},
+        images=None if of_commits else {name: _images(service) for name, service in services.items()},
+        locked=None if of_commits else {name: _locked(service.lock) for name, service in services.items()},
+        rendered=_of_manifests(manifests, values, key_id),
+        facts=_tools(record.lock),
+        environment=record.lock.env,
+    )
+
+
+def side_of_lock(lock: Lock, title: str) -> Side:
+    """A lock: it names versions and nothing else."""
+    return Side(
+        title=title,
+        services={name: _of_lock(service) for name, service in lock.services.items()},
+        locked={name: _locked(service) for name, service in lock.services.items()},
+        facts=_tools(lock),
+        environment=lock.env,
+    )
+
+
+def _tools(lock: Lock) -> dict[str, dict[str, Any]]:
+    return {"tool": {name: {"": text} for name, text in lock.tools.items()}} if lock.tools else {}
+
+
+def _of_lock(lock: ServiceLock) -> dict[str, str]:
+    chart = f"{lock.chart.name} {lock.chart.version}" if lock.chart else ""
+    return {"commit": lock.commit + ("+changes" if lock.dirty else ""), "chart": chart}
+
+
+def _locked(lock: ServiceLock) -> dict[str, str]:
+    return {image.name: f"{image.repository}@{image.digest}" for image in lock.images}
+
+
+def _images(service: ServiceRecord) -> dict[str, str]:
+    """As a capture has them: by container, the name and the digest."""
+    found = {}
+    for manifest in service.manifests:
+        for container in containers(pod_spec(manifest) or {}):
+            named, _, digest = str(container.get("image") or "").partition("@")
+            found[str(container.get("name"))] = _image(named, digest)
+    return found
+
+
+def _of_manifests(manifests: Iterable[Manifest], values: Mapping[str, Any], key_id: str) -> Contents:
+    by_kind: dict[str, dict[str, Any]] = {"ConfigMap": {}, "Secret": {}, "": {}}
+    for manifest in manifests:
+        kind, name = str(manifest.get("kind")), str(manifest["metadata"].get("name"))
+        if kind in ("ConfigMap", "Secret"):
+            by_kind[kind][name] = {**(manifest.get("data") or {}), **(manifest.get("stringData") or {})}
+        else:
+            contents = {key: value for key, value in manifest.items() if key not in _NOT_CONTENTS}
+            by_kind[""][str(ObjectRef.of(manifest))] = contents
+    return Contents(values, by_kind["ConfigMap"], by_kind["Secret"], by_kind[""], key_id)
+
+
+# -- what they hold -------------------------------------------------------------------------------------------------
 
 
 def _data_facts(fixture: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,16 +355,21 @@ def _data_facts(fixture: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _values(bundle: Bundle) -> dict[str, Any]:
-    """The values of each release in its newest revision, and of each service of the newest record."""
+    """The values of each release in its newest revision."""
+    found = {}
+    for release, revision in _newest(bundle).items():
+        found[release] = _json(await bundle.read(f"helm/{release}/{revision}/values.json"), release)
+    return found
+
+
+def _newest(bundle: Bundle) -> dict[str, int]:
+    """The newest revision of each release."""
     newest: dict[str, int] = {}
     for title in bundle.layers:
         match = re.fullmatch(r"helm/([^/]+)/(\d+)/values\.json", title)
         if match:
             newest[match[1]] = max(int(match[2]), newest.get(match[1], 0))
-    found = {}
-    for release, revision in newest.items():
-        found[release] = _json(await bundle.read(f"helm/{release}/{revision}/values.json"), release)
-    return found
+    return newest
 
 
 async def _objects(bundle: Bundle) -> dict[tuple[str, str], Any]:

@@ -101,6 +101,20 @@ COMMANDS: tuple[Entry, ...] = (
         "Bring a capture back in a sandbox, and say whether its failure shows again.",
         _CAPTURE,
     ),
+    Entry(
+        "diff",
+        "sandbox.cli.commands.diff",
+        "diff",
+        "Say what differs between captures, running places, records, locks and commits.",
+        _CAPTURE,
+    ),
+    Entry(
+        "data",
+        "sandbox.cli.commands.data",
+        "app",
+        "Copy the contents of databases and caches, masked as sandbox.yaml says.",
+        _CAPTURE,
+    ),
     Entry("list", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK),
     Entry("ls", "sandbox.cli.commands.list", "list_", "List sandboxes.", _LOOK, hidden=True),
     Entry(

@@ -58,6 +58,23 @@ async def known_environment(target: Target, name: str) -> EnvironmentPlace | Non
     return place_of(project, target, name) if project is not None and name in project.environments else None
 
 
+def project_around(folder: Path) -> Project | None:
+    """The project around a folder, as its sandbox.yaml or layout is there now; None where there is none.
+
+    Raises:
+        InvalidInput: its sandbox.yaml is not what it must be.
+    """
+    from sandbox.source import git
+
+    try:
+        root = git.repository_root(folder)
+    except InvalidInput:
+        return None
+    if not any((root / name).is_file() for name in ("sandbox.yaml", "sandbox.yml")):
+        return None
+    return _project(folder)
+
+
 def _project_that_names(name: str, folder: Path) -> Project | None:
     """The project around a folder; None, and nothing slow is imported, where its file does not hold the name at all."""
     file = next(

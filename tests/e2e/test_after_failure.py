@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -209,3 +210,87 @@ def test_nobody_knows_the_service_from_elsewhere(failed: Failed, tmp_path: Path)
         "reproduce", failed.capture, "--name", "dry", "--replace", "web=main", "--dry-run", cwd=tmp_path
     )
     assert "# web: replaced by" in ended.ok().out
+
+
+# -- what differs
+
+
+def differences(failed: Failed, *sides: str, tool: Tool | None = None) -> list[tuple[str, ...]]:
+    ended = (tool or failed.tool).run("diff", *sides, "-o", "json", cwd=failed.project.folder)
+    assert ended.code == (3 if ended.data else 0), ended.err
+    for secret in (PASSWORD,):
+        assert secret not in json.dumps([d for d in ended.data if d["area"] == "secret"])
+    return [(d["area"], d["where"], d["path"]) for d in ended.data]
+
+
+def test_what_the_environment_is_now_differs_from_what_failed(failed: Failed) -> None:
+    found = differences(failed, failed.capture, ENV)
+    assert ("service", "web", "commit") in found
+    assert ("failure", "", "") in found
+    assert any(area == "object" and where == "deployments.apps/web" for area, where, _ in found)
+    assert any(area == "data" and where == "db" for area, where, _ in found)
+
+
+def test_two_commits_are_compared_without_a_cluster(failed: Failed, tmp_path: Path) -> None:
+    alone = failed.tool.with_environment(KUBECONFIG=str(tmp_path / "none"), SANDBOX_CONTEXT="")
+    assert set(differences(failed, "payment", "fix", tool=alone)) == {
+        ("service", "db", "commit"),
+        ("service", "web", "commit"),
+        ("object", "deployment.apps/web", "spec.template.spec.containers.main.env.PAYMENT_URL"),
+    }
+    assert differences(failed, "fix", "ref:fix", tool=alone) == []
+
+
+def test_a_commit_a_record_and_a_capture_of_the_same_deployment_do_not_differ(failed: Failed, tmp_path: Path) -> None:
+    assert {area for area, *_ in differences(failed, failed.capture, "payment")} <= {"tool"}
+    # The first deployment and, after the second one failed, the way back to it.
+    assert differences(failed, f"{ENV}@1", "main") == []
+    found = differences(failed, f"{ENV}@1", f"{ENV}@2")
+    assert ("object", "job.batch/web-migrate", "spec.template.spec.containers.migrate.env.SQL.value") in found
+    lock = failed.tool.run("lock", "--ref", "fix", "--env", ENV, cwd=failed.project.folder).ok()
+    (tmp_path / "fix.yaml").write_text(lock.out)
+    assert ("service", "web", "commit") in differences(failed, f"lock:{tmp_path / 'fix.yaml'}", f"{ENV}@1")
+
+
+def test_what_is_called_so_by_nobody(failed: Failed) -> None:
+    failed.run("diff", "main", "nowhere").failed(2, "nothing is called 'nowhere'", "KIND:NAME")
+
+
+# -- data, out of a place and into another
+
+
+@pytest.fixture(scope="module")
+def empty(failed: Failed) -> Iterator[Namespace]:
+    """A sandbox with a database in which nothing is."""
+    name = f"empty-{uuid.uuid4().hex[:8]}"
+    failed.run("up", "--ref", "main", "--only", "db", "--name", name, "--timeout", "90s").ok()
+    yield Namespace(failed.space.cluster, name)
+    kubectl(failed.space.cluster, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+def test_a_sandbox_runs_on_a_copy_of_an_environments_data(failed: Failed, empty: Namespace, tmp_path: Path) -> None:
+    exported = failed.run("data", "export", ENV, "--to", str(tmp_path / "copy")).ok()
+    assert f"sandbox data load NAME {tmp_path / 'copy'}" in exported.err
+    failed.run("data", "load", empty.name, str(tmp_path / "copy")).ok()
+    assert sql(empty, "SELECT count(*), sum(total) FROM orders") == "3|60"
+    # A second time it would take away what is there.
+    failed.run("data", "load", empty.name, failed.capture).failed(4, "has data already", "--replace-data")
+    failed.run("data", "load", empty.name, failed.capture, "--replace-data").ok()
+    assert sql(empty, "SELECT count(*), sum(total) FROM orders") == "4|61"
+
+
+def test_masking_rules_hold_for_what_is_exported(failed: Failed, tmp_path: Path) -> None:
+    other = GitProject(tmp_path)
+    web = other.manifests("web", service("web"))
+    other.declare({"web": web}, fixtures={"mask": {"postgres.orders.total": "number"}})
+    where = ("-n", failed.space.name, "--to", "masked", "-o", "json")
+    [fixture] = failed.tool.run("data", "export", *where, cwd=other.folder).ok().data
+    assert fixture["masked"] == ["postgres.public.orders.total: number"]
+
+
+def test_data_that_cannot_be_copied(failed: Failed, tmp_path: Path) -> None:
+    (tmp_path / "something").write_text("")
+    failed.run("data", "export", ENV, "--to", str(tmp_path)).failed(2, "is there already")
+    failed.run("data", "export", ENV, "--only", "dp", "--to", str(tmp_path / "x")).failed(2, "no store dp", "db")
+    failed.run("data", "load", ENV, failed.capture).failed(1)
+    failed.run("data", "load", "nobody", str(tmp_path)).failed(1)

@@ -183,17 +183,18 @@ async def _store_record(collection: Collection, record: Record) -> None:
     title = f"records/{record.number}.json"
     async with collection.looking_at(title, "record") as look:
         redactor = await asyncio.shield(collection.secrecy)
-
-        def safe() -> bytes:
-            plain: dict[str, Any] = record.model_dump(mode="json")
-            for name, service in record.services.items():
-                for part, manifests in (("manifests", service.manifests), ("hooks", service.hooks)):
-                    plain["services"][name][part] = [
-                        redactor.secret(m) if m.get("kind") == "Secret" else redactor.in_data(m) for m in manifests
-                    ]
-                plain["services"][name]["values"] = redactor.in_data(service.values)
-            plain["failure"], plain["patch"] = redactor.in_text(record.failure), redactor.in_text(record.patch)
-            return as_json(plain)
-
-        data = await asyncio.to_thread(safe)
+        data = await asyncio.to_thread(lambda: as_json(safe_record(record, redactor)))
         await collection.store_safe(title, data, JSON_TYPE, look)
+
+
+def safe_record(record: Record, redactor: Redactor) -> dict[str, Any]:
+    """A record as plain data, without secrets."""
+    plain: dict[str, Any] = record.model_dump(mode="json")
+    for name, service in record.services.items():
+        for part, manifests in (("manifests", service.manifests), ("hooks", service.hooks)):
+            plain["services"][name][part] = [
+                redactor.secret(m) if m.get("kind") == "Secret" else redactor.in_data(m) for m in manifests
+            ]
+        plain["services"][name]["values"] = redactor.in_data(service.values)
+    plain["failure"], plain["patch"] = redactor.in_text(record.failure), redactor.in_text(record.patch)
+    return plain

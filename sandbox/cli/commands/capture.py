@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from sandbox.capture.bundle import Bundle, Entry
     from sandbox.capture.catalogue import Listed
-    from sandbox.capture.difference import Difference
     from sandbox.capture.model import Document, Image, Item, Service
     from sandbox.cli.output import Column
     from sandbox.store.store import Store
@@ -473,7 +472,7 @@ async def _diff(common: Common, before: str, after: str, given: str | None, outp
     from sandbox.capture.catalogue import find
     from sandbox.capture.difference import difference
     from sandbox.cli.capture_store import chosen_store
-    from sandbox.cli.output import show_list
+    from sandbox.cli.commands.diff import show_differences
     from sandbox.cli.reporter import say
 
     store = await chosen_store(common, given)
@@ -485,23 +484,7 @@ async def _diff(common: Common, before: str, after: str, given: str | None, outp
     found = await difference(one, other)
     if one.document.redaction.key_id != other.document.redaction.key_id:
         say("warning: they were captured with different keys: values of Secrets cannot be compared", colour="yellow")
-    if not found and output in (Format.TABLE, Format.WIDE):
-        say("no difference")
-        return False
-    show_list(found, _difference_columns(), output, name=lambda d: f"{d.area}/{d.where}")
-    return bool(found)
-
-
-def _difference_columns() -> list[Column[Difference]]:
-    from sandbox.cli.output import Column
-
-    return [
-        Column("WHAT", lambda d: d.area),
-        Column("WHERE", lambda d: d.where),
-        Column("PATH", lambda d: d.path),
-        Column("BEFORE", lambda d: _shortened(d.before, 60), colour=lambda d: "red"),
-        Column("AFTER", lambda d: _shortened(d.after, 60), colour=lambda d: "green"),
-    ]
+    return show_differences(found, output)
 
 
 # -- pull, push -------------------------------------------------------------------------------------------------
