@@ -17,19 +17,21 @@ from pydantic import ValidationError
 
 from sandbox.capture.bundle import Bundle, Damaged
 from sandbox.capture.model import Document, Service
+from sandbox.model import labels
 from sandbox.model.errors import OperationFailed
 from sandbox.model.objects import Manifest, ObjectRef, canonical_json, containers, pod_spec
-from sandbox.model.record import Lock, Record, ServiceLock, ServiceRecord
+from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
 
 _LONGEST_VALUE = 120
 _MOST_PATHS = 200
+_SHORTEST_WORD = 8
 # Kinds that others make, or that change while nothing changes.
 _DERIVED = frozenset({"endpoints", "endpointslices", "leases", "replicasets", "controllerrevisions", "jobs", "events"})
 _NOT_CONTENTS = frozenset({"apiVersion", "kind", "metadata", "status"})
 # Given by the cluster; in another namespace they differ though nobody changed them.
 _ASSIGNED = frozenset({"clusterIP", "clusterIPs", "nodePort", "healthCheckNodePort", "volumeName", "finalizers"})
 # Stands for the images of a project that are built of its commits: what is not built yet has no digest.
-OF_THE_COMMIT = ("image-of-the-commit", f"sha256:{0:064x}")
+OF_THE_COMMIT = ImageLock(name="", repository="image-of-the-commit", tag="of-the-commit", digest=f"sha256:{0:064x}")
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,19 @@ def _contents(a: Side, b: Side) -> tuple[Contents | None, Contents | None]:
 
 def _without_builds(contents: Contents, side: Side) -> Contents:
     """Contents in which images that a project brings have neither place nor digest."""
-    built = [image for images in (side.locked or {}).values() for image in images.values()]
-    words = sorted({word for image in built for word in image.split("@")}, key=len, reverse=True)
-    name, digest = OF_THE_COMMIT
+    words: dict[str, str] = {}
+    for images in (side.locked or {}).values():
+        for image in images.values():
+            place, _, digest = image.partition("@")
+            repository, _, tag = place.rpartition(":") if ":" in place.rpartition("/")[2] else (place, "", "")
+            words |= {repository: OF_THE_COMMIT.repository, tag: OF_THE_COMMIT.tag, digest: OF_THE_COMMIT.digest}
+    name, digest = OF_THE_COMMIT.repository, OF_THE_COMMIT.digest
 
     def plain(value: Any) -> Any:
         text = canonical_json(value).decode()
-        for word in words:
-            text = text.replace(word, digest if word.startswith("sha256:") else name)
+        # A short word may stand for anything else.
+        for word in sorted((word for word in words if len(word) >= _SHORTEST_WORD), key=len, reverse=True):
+            text = text.replace(word, words[word])
         # A tag may stand before the digest: after the name, or alone as a chart's value.
         text = re.sub(rf":[\w.-]+@{digest}", f"@{digest}", text)
         return json.loads(re.sub(rf'"(?!{name})[\w.-]+@{digest}', f'"@{digest}', text))
@@ -316,7 +323,7 @@ def _of_lock(lock: ServiceLock) -> dict[str, str]:
 
 
 def _locked(lock: ServiceLock) -> dict[str, str]:
-    return {image.name: f"{image.repository}@{image.digest}" for image in lock.images}
+    return {i.name: f"{i.repository}{f':{i.tag}' if i.tag else ''}@{i.digest}" for i in lock.images}
 
 
 def _images(service: ServiceRecord) -> dict[str, str]:
@@ -382,10 +389,16 @@ async def _objects(bundle: Bundle) -> dict[tuple[str, str], Any]:
         listed = _json(await bundle.read(title), title)
         for item in listed.get("items", ()) if isinstance(listed, dict) else ():
             metadata = item.get("metadata") or {}
-            if not metadata.get("ownerReferences") and metadata.get("name"):
+            if not metadata.get("ownerReferences") and metadata.get("name") and not _is_ours(item):
                 contents = {key: value for key, value in item.items() if key not in _NOT_CONTENTS}
                 found[(match[1] + (match[2] or ""), metadata["name"])] = contents
     return found
+
+
+def _is_ours(item: Manifest) -> bool:
+    """Whether it says what was deployed, rather than being it."""
+    name, kind = item["metadata"]["name"], str(item.get("type") or "")
+    return name in (labels.RECORD_NAME, "kube-root-ca.crt") or kind.startswith(labels.DOMAIN)
 
 
 def _of(side: Mapping[tuple[str, str], Manifest], kind: str) -> dict[str, Any]:

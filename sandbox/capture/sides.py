@@ -344,8 +344,10 @@ class _Commit:
         self, name: str, environment: str, namespace: str, sources: Sources, helm: Helm
     ) -> ServiceRecord:
         spec, source = sources.project.service_in(name, environment), sources.by_service[name]
-        repository, image_digest = OF_THE_COMMIT
-        images = tuple(ResolvedImage(i.name, repository, "", image_digest, "planned") for i in spec.images)
+        unbuilt = OF_THE_COMMIT
+        images = tuple(
+            ResolvedImage(i.name, unbuilt.repository, unbuilt.tag, unbuilt.digest, "planned") for i in spec.images
+        )
         order = RenderRequest(
             env=environment,
             namespace=namespace,

@@ -64,8 +64,7 @@ async def replacements(
     *,
     env: str,
     profile: QuotaProfile,
-    folder: Path,
-    dry_run: bool,
+    request: UpRequest,
 ) -> dict[str, Replacement]:
     """Build and render services at other commits. Writes nothing but images that do not exist yet.
 
@@ -76,12 +75,13 @@ async def replacements(
         wanted: ref by service.
         record: the captured environment's newest.
         env: whose values are used.
+        request: folder in which the command runs, build arguments, dry run.
 
     Raises:
         InvalidInput: nobody knows where a service comes from, or there is no such ref or service there.
         Refused, OperationFailed, Unreachable: as ``up``.
     """
-    here = await _project_here(planner, folder)
+    here = await _project_here(planner, request.folder or Path.cwd())
     groups: dict[_Origin, list[str]] = defaultdict(list)
     for name, ref in wanted.items():
         groups[_origin(name, ref, here, record)].append(name)
@@ -93,9 +93,9 @@ async def replacements(
         own = Planner(planner.cluster, planner.target, workspace, planner.reporter)
         own.platform = planner.platform
         settled = Settled(env, profile, timedelta(0), None, Selection(deployed=tuple(names)), None)
-        request = UpRequest(folder=folder, repo=origin.repo, ref=origin.ref, dry_run=dry_run)
+        order = replace(request, repo=origin.repo, ref=origin.ref)
         refs = {name: wanted[name] for name in names}
-        found |= await _at_commit(own, request, settled, refs, identity, from_source=origin.source_ref is not None)
+        found |= await _at_commit(own, order, settled, refs, identity, from_source=origin.source_ref is not None)
         planner.pull_secret = planner.pull_secret or own.pull_secret
     return found
 

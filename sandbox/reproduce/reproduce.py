@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 
 from sandbox import __version__
 from sandbox.capture.bundle import Bundle
@@ -257,8 +256,9 @@ class _Work:
             self.identity,
             env=self._document.environment or (record.lock.env if record else ""),
             profile=self.profile,
-            folder=self._request.folder or Path.cwd(),
-            dry_run=self._request.dry_run,
+            request=UpRequest(
+                folder=self._request.folder, build_args=self._request.build_args, dry_run=self._request.dry_run
+            ),
         )
 
     def _check_failing_service(self) -> None:

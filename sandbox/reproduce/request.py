@@ -15,6 +15,7 @@ class ReproduceRequest:
     Attributes:
         only: services to bring back, with what they need as far as a record says; empty: all.
         replace: ref by service that is to be at another commit than the captured one.
+        build_args: of the images that are built for those.
         data: bring the contents of databases and caches back.
         before: those that `deploy` had taken before it, instead of those at the failure.
         identity: file with an age identity, for true values of Secrets and for contents that are encrypted.
@@ -30,6 +31,7 @@ class ReproduceRequest:
     owner: str | None = None
     only: tuple[str, ...] = ()
     replace: Mapping[str, str] = field(default_factory=dict)
+    build_args: Mapping[str, str] = field(default_factory=dict)
     data: bool = True
     before: bool = False
     identity: Path | None = None

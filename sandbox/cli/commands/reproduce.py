@@ -60,6 +60,14 @@ def reproduce(
             help="This service at a branch, tag or commit of its repository instead: a fix tried (repeatable).",
         ),
     ] = None,
+    build_args: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--build-arg",
+            metavar="NAME=VALUE",
+            help="Of the images that --replace builds; also SANDBOX_BUILD_ARG_NAME in the environment.",
+        ),
+    ] = None,
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Bring the contents of databases and caches back.")
     ] = True,
@@ -109,7 +117,9 @@ def reproduce(
     Ends with exit code 0 where the same failure shows, and 3 where another one or none does. The report says of every
     item of the capture whether it is reproduced, substituted or unavailable, and why.
     """
-    from sandbox.cli.arguments import comma_separated
+    import os
+
+    from sandbox.cli.arguments import build_arguments, comma_separated
     from sandbox.cli.run import run
     from sandbox.model.durations import parse_duration
     from sandbox.model.errors import InvalidInput
@@ -124,6 +134,7 @@ def reproduce(
         owner=owner,
         only=comma_separated(only or ()),
         replace=_replacements(replace or ()),
+        build_args=build_arguments(build_args or (), os.environ),
         data=data,
         before=state is State.BEFORE,
         identity=identity,
