@@ -232,6 +232,7 @@ async def _recover(
         outcome="rolled back" if back.complete else "incomplete",
         record=back.record.number,
         back_at=back.back_at,
+        rollback_seconds=back.seconds,
         services=(*back.services, *kept),
         failure=Failure.of(error).explained_by(captured),
         capture=captured,

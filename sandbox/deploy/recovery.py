@@ -35,11 +35,13 @@ class RolledBack:
         record: the newest one now.
         lost: rows and keys that a restore took away.
         back_at: the record whose deployment is there again; None where there was none before, or it is not complete.
+        seconds: that it took.
     """
 
     record: Record
     back_at: int | None
     complete: bool
+    seconds: float
     services: list[ServiceEnd] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
@@ -115,6 +117,7 @@ async def roll_back(context: Context, planned: Planned, failed: Record, saved: m
             spec = planned.plan.services[name].spec
             await migrations.step_back(context, name, spec, failed.services[name], wanted[name])
 
+    started = time.monotonic()
     title = f"Roll back to record {good.number}" if good else "Remove what was deployed"
     try:
         with context.reporter.step(title):
@@ -125,11 +128,12 @@ async def roll_back(context: Context, planned: Planned, failed: Record, saved: m
             await _wait(place, restored)
     except SandboxError as error:
         restored = Restored(failures=dict.fromkeys(names, str(error)))
+    seconds = time.monotonic() - started
     ends = ends_of(restored, failed.services, names)
     untouched = {name: service for name, service in applied.items() if name not in names}
     record = await _write_down(context, failed, good, restored, untouched)
     back_at = good.number if good and not restored.failures else None
-    return RolledBack(record, back_at, not restored.failures, ends, lost)
+    return RolledBack(record, back_at, not restored.failures, seconds, ends, lost)
 
 
 async def _wait(place: Place, restored: Restored) -> None:

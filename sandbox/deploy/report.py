@@ -90,6 +90,7 @@ class Report:
         back_at: number of the record whose deployment is there again.
         lost: rows and keys that a restore took away, one line each.
         look, reproduce: commands that work on anyone's machine; empty where there is nothing to look at.
+        rollback_seconds: until the services were back and ready, or given up; 0 where nothing was to be rolled back.
         seconds: from the beginning to the end.
     """
 
@@ -108,6 +109,7 @@ class Report:
     look: str = ""
     reproduce: str = ""
     notes: tuple[str, ...] = ()
+    rollback_seconds: float = 0.0
     seconds: float = 0.0
 
     @property
