@@ -12,7 +12,8 @@ import asyncio
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,10 +21,11 @@ from typing import Final
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.ending import what_holds
-from sandbox.cluster.errors import Conflict, NamespaceTerminating, NotFound, QuotaExceeded
+from sandbox.cluster.errors import Conflict, Forbidden, NamespaceTerminating, NotFound, QuotaExceeded
 from sandbox.cluster.events import on_namespace
 from sandbox.cluster.keptlocks import TooLarge
 from sandbox.cluster.lease import is_deploying
+from sandbox.cluster.volumes import retained
 from sandbox.lifecycle import customresources
 from sandbox.lifecycle.alert import post
 from sandbox.lifecycle.janitor import EXPIRES as JANITOR_EXPIRES
@@ -86,6 +88,13 @@ _LONGEST_ANNOTATION: Final = 1024
 _PAGE: Final = 100
 # How many objects of many are named.
 _NAMED: Final = 3
+_MOST_VOLUMES: Final = 20
+# What every clean-up does to sandboxes: verb, API group, resource, name.
+_RIGHTS: Final = (
+    ("get", "", "configmaps", labels.RECORD_NAME),
+    ("create", "", "events", ""),
+    ("delete", "", "namespaces", ""),
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,11 @@ def _lists() -> dict[str, list[str]]:
 
 @dataclass
 class Found:
-    """What a look at the cluster gave. The namespaces are cut down to what is needed of them."""
+    """What a look at the cluster gave. The namespaces are cut down to what is needed of them.
+
+    Attributes:
+        retained: of each namespace that is due, the volumes that stay, as far as one may see them.
+    """
 
     now: datetime
     judged: dict[Fate, list[tuple[Manifest, Verdict]]] = field(default_factory=lambda: defaultdict(list))
@@ -139,6 +152,7 @@ class Found:
     # Of each quota profile.
     profile_owners: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(_lists))
     profile_projects: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(_lists))
+    retained: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def due(self) -> list[str]:
         return [namespace["metadata"]["name"] for namespace, _ in self.judged[Fate.DUE]]
@@ -154,6 +168,8 @@ class Sweep:
         self._memory = memory or Memory()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._gone: Unreachable | None = None
+        self._lacks_rights = False
+        self._deleted: set[str] = set()
         self._began = time.monotonic()
         self.done = Pass(cluster.context)
 
@@ -172,6 +188,9 @@ class Sweep:
             if found is None:
                 found = Found(await self._checked_time())
             self._note(found, namespace)
+        if found is not None and (due := found.due()):
+            with suppress(SandboxError):
+                found.retained = await retained(self._cluster, frozenset(due))
         return found or Found(await self._checked_time())
 
     async def act(self, found: Found) -> Pass:
@@ -191,6 +210,9 @@ class Sweep:
         self._forget_warnings(found)
         if self._gone is not None:
             raise self._gone
+        if self._lacks_rights:
+            await self._say_missing_rights()
+        self._say_retained(found)
         await self._forget_locks(found.now)
         self.done.seconds = time.monotonic() - self._began
         return self.done
@@ -333,6 +355,7 @@ class Sweep:
         # While it can be extended, only the version that was judged; later, changing it all the time must not keep it.
         version = None if self._is_final(namespace, verdict) else metadata["resourceVersion"]
         await objects.delete(self._cluster, _reference(namespace), uid=metadata["uid"], resource_version=version)
+        self._deleted.add(metadata["name"])
         self._say(Action.DELETED, verdict.why, namespace, verdict, lock=lock)
 
     async def _is_deploying(self, namespace: Manifest, verdict: Verdict) -> bool:
@@ -546,6 +569,7 @@ class Sweep:
         # Also what nobody thought of must not stop the others.
         self._say(Action.FAILED, _in_words(error), namespace, verdict)
         self._late(verdict)
+        self._lacks_rights |= isinstance(error, Forbidden) and error.is_about_rights
         if isinstance(error, Unreachable) and self._gone is None:
             try:
                 await self._cluster.request("GET", "/version", retry=False, timeout=5.0)
@@ -619,6 +643,32 @@ class Sweep:
         return self._cluster.known_time()
 
     # -- forgetting ---------------------------------------------------------------------------------------------
+
+    async def _say_missing_rights(self) -> None:
+        """Say once what all the refusals have in common; a clean-up needs these in the whole cluster."""
+        with suppress(SandboxError):
+            missing = [
+                f"{verb} {resource}{f'/{name}' if name else ''}"
+                for verb, group, resource, name in _RIGHTS
+                if not await self._cluster.can_i(verb, group, resource, name=name)
+            ]
+            if missing:
+                self._say(
+                    Action.NOTICE,
+                    "you may not clean up this cluster: you lack the rights to "
+                    f"{', '.join(missing)} in all namespaces; `sandbox down` ends a sandbox of your own",
+                )
+
+    def _say_retained(self, found: Found) -> None:
+        """Say which volumes what was deleted leaves behind."""
+        stay = [volume for name in sorted(self._deleted) for volume in found.retained.get(name, ())]
+        if stay:
+            more = f" and {len(stay) - _MOST_VOLUMES} others" if len(stay) > _MOST_VOLUMES else ""
+            self._say(
+                Action.NOTICE,
+                "PersistentVolumes stay with their data, for their reclaim policy is Retain: "
+                f"{', '.join(stay[:_MOST_VOLUMES])}{more}",
+            )
 
     def _forget_warnings(self, found: Found) -> None:
         warned = {namespace["metadata"]["uid"] for namespace, _ in found.judged[Fate.WARN]}

@@ -376,6 +376,8 @@ def test_an_image_that_cannot_be_pulled_is_told(installed: Installed) -> None:
         ("yes", "list", "namespaces"),
         ("yes", "delete", "namespaces"),
         ("yes", "create", "events"),
+        ("yes", "list", "persistentvolumes"),
+        ("no", "delete", "persistentvolumes"),
         ("yes", "get", "configmaps/sandbox-record"),
         ("yes", "get", "leases.coordination.k8s.io/sandbox-deploy"),
         ("no", "get", "leases.coordination.k8s.io/other"),

@@ -358,6 +358,34 @@ def test_once_its_end_has_begun_an_extension_comes_too_late(tool: Tool, group: G
     assert names(sweep(tool, group).failed(0), "deleted") == {name}
 
 
+def test_volumes_that_stay_are_said_and_stay(tool: Tool, group: Group) -> None:
+    expired, alive = group.name("expired"), group.name("alive")
+    group.make(expired, -HOUR)
+    group.make(alive, HOUR)
+    volumes = {
+        f"{expired}-keep": (expired, "Retain"),
+        f"{expired}-drop": (expired, "Delete"),
+        f"{alive}-keep": (alive, "Retain"),
+    }
+    for name, (namespace, reclaim) in volumes.items():
+        spec = {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": reclaim,
+            "claimRef": {"namespace": namespace, "name": "data"},
+            "hostPath": {"path": f"/tmp/{name}"},
+        }
+        volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+        kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(volume))
+    try:
+        (said,) = of(sweep(tool, group).failed(0), "notice")
+
+        assert said["why"].endswith(f"reclaim policy is Retain: {expired}-keep (of {expired}/data)")
+        assert kubectl(group.cluster, "get", "pv", f"{expired}-keep", "-o", "name").strip()
+    finally:
+        kubectl(group.cluster, "delete", "pv", "--wait=false", "--ignore-not-found", *volumes)
+
+
 # -- custom resources -------------------------------------------------------------------------------------------
 
 

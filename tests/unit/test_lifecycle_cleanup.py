@@ -113,10 +113,15 @@ class _Pretended:
             raise Conflict("it changed")
 
 
+async def no_volumes(*_: Any) -> dict[str, list[str]]:
+    return {}
+
+
 async def swept(pretended: _Pretended, monkeypatch: pytest.MonkeyPatch, **policy: Any) -> list[Line]:
     async def on_namespace(*_: Any, **__: Any) -> bool:
         return True
 
+    monkeypatch.setattr(cleanup, "retained", no_volumes)
     monkeypatch.setattr(cleanup, "objects", pretended)
     monkeypatch.setattr(cleanup, "on_namespace", on_namespace)
     monkeypatch.setattr(cleanup, "own_time", lambda: NOW)
@@ -213,6 +218,7 @@ async def test_what_has_no_record_goes_where_admission_says_what_a_sandbox_is(mo
 async def test_annotations_of_others_are_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     pretended = _Pretended(**{labels.OWNER_USER: "dana" * 10_000, "example.com/large": "x" * 200_000})
     pretended.namespace["metadata"]["managedFields"] = ["x" * 100_000]
+    monkeypatch.setattr(cleanup, "retained", no_volumes)
     monkeypatch.setattr(cleanup, "objects", pretended)
     monkeypatch.setattr(cleanup, "own_time", lambda: NOW)
     cluster: Any = pretended
