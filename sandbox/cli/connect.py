@@ -30,7 +30,26 @@ async def chosen(cluster: Cluster, common: Common, selection: Selection, name: s
     if given is None:
         prefix = common.target().namespace_prefix
         given = await inspect.default_sandbox_name(cluster, owner=selection.owner, prefix=prefix)
-    return await inspect.find_sandbox(cluster, given)
+    return await found(cluster, common, given)
+
+
+async def found(cluster: Cluster, common: Common, name: str) -> Sandbox:
+    """The sandbox of a name; of one that is gone and whose lock is kept, the error says how it comes back.
+
+    Raises:
+        OperationFailed: there is none.
+    """
+    from sandbox.cluster.errors import NotFound
+    from sandbox.provision import inspect
+
+    try:
+        return await inspect.find_sandbox(cluster, name)
+    except NotFound as error:
+        from sandbox.provision.locks import was_deleted
+
+        if await was_deleted(cluster, name, common.target().namespace_prefix):
+            error.hint = f"it was deleted and its lock is kept: `sandbox up --lock {name}` brings it back"
+        raise
 
 
 @asynccontextmanager

@@ -10,7 +10,9 @@ import base64
 import gzip
 import hashlib
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -83,15 +85,30 @@ async def forget(cluster: Cluster, retention: timedelta, now: datetime) -> int:
     return removed
 
 
-async def kept_of(cluster: Cluster, namespace: str) -> list[tuple[datetime, str, Owner]]:
-    """The locks of sandboxes of this namespace that were deleted: when each was kept, its name, and whose it was.
+@dataclass(frozen=True)
+class Kept:
+    """A lock that is kept: when, under which name, of which namespace, and whose that was."""
+
+    at: datetime
+    name: str
+    namespace: str
+    owner: Owner
+
+
+async def kept_of(cluster: Cluster, namespaces: Sequence[str] = ()) -> list[Kept]:
+    """The locks of sandboxes that were deleted, of these namespaces or of all.
 
     Raises:
         SandboxError: the cluster refuses to say.
     """
-    selector = f"{_LOCK_OF}={namespace}"
+    selector = f"{_LOCK_OF} in ({','.join(namespaces)})" if namespaces else _LOCK_OF
     return [
-        (from_rfc3339(kept["metadata"]["creationTimestamp"]), str(kept["metadata"]["name"]), Owner.of(kept))
+        Kept(
+            from_rfc3339(kept["metadata"]["creationTimestamp"]),
+            str(kept["metadata"]["name"]),
+            str(kept["metadata"]["labels"][_LOCK_OF]),
+            Owner.of(kept),
+        )
         async for kept in objects.list_(cluster, "v1", "ConfigMap", NAMESPACE, selector, metadata_only=True)
     ]
 

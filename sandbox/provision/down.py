@@ -8,29 +8,30 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
-
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.ending import what_holds
 from sandbox.cluster.errors import NotFound
 from sandbox.cluster.helm import Helm
+from sandbox.cluster.volumes import retained
 from sandbox.model.deletion import check_ours
-from sandbox.model.errors import Refused, SandboxError
+from sandbox.model.errors import SandboxError
 from sandbox.model.owner import Owner
 from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision import equivalents, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.inspect import find_sandbox
-from sandbox.provision.locks import write_lock
-from sandbox.provision.reporter import Reporter
+from sandbox.provision.locks import was_deleted, write_lock
+from sandbox.provision.reporter import Reporter, Step
 from sandbox.provision.services import is_ours
 from sandbox.provision.target import Target
 from sandbox.store.locks import RETENTION, forget_locks, keep_lock
 from sandbox.store.store import Store
 
 _AT_ONCE = 8
+_LOOK_EVERY_S = 0.3
+_SAY_EVERY_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,16 @@ async def down(
     dry_run: bool = False,
     wait: bool = True,
     timeout: float = 120.0,
+    must_exist: bool = False,
 ) -> list[DownResult]:
-    """Delete sandboxes. One that is not there is no error.
+    """Delete sandboxes.
 
     Args:
         store: where their locks are kept; None: nowhere.
+        must_exist: one that is not there is an error, unless it was deleted before and its lock is kept.
 
     Raises:
+        NotFound: ``must_exist`` and there is none.
         Refused: a namespace is not one that we may delete.
     """
     async with Cluster.connect(target.context, target.kubeconfig) as cluster:
@@ -77,7 +81,13 @@ async def down(
 
         async def one(name: str) -> DownResult:
             async with at_once:
-                return await _down_one(cluster, name, reporter, store, dry_run=dry_run, wait=wait, timeout=timeout)
+                try:
+                    return await _down_one(cluster, name, reporter, store, dry_run=dry_run, wait=wait, timeout=timeout)
+                except NotFound as error:
+                    await _check_was_there(
+                        cluster, name, target.namespace_prefix, error, reporter, must_exist=must_exist
+                    )
+                    return DownResult(name, deleted=False)
 
         outcomes = await asyncio.gather(*(one(name) for name in dict.fromkeys(names)), return_exceptions=True)
         if store is not None and store.is_local:
@@ -86,6 +96,8 @@ async def down(
                 await forget_locks(store, RETENTION, await cluster.server_time())
     # One that may not be deleted stops none of the others; it is told when they are done.
     errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    for error in errors[1:]:
+        reporter.warn(str(error))
     if errors:
         raise errors[0]
     return [outcome for outcome in outcomes if isinstance(outcome, DownResult)]
@@ -101,22 +113,20 @@ async def _down_one(
     wait: bool,
     timeout: float,
 ) -> DownResult:
-    try:
-        sandbox = await find_sandbox(cluster, name)
-    except NotFound as error:
-        # No failure, for deleting twice is none; but it may be a typing error.
-        reporter.warn(f"{error.what}; {error.hint}" if error.hint else error.what)
-        return DownResult(name, deleted=False)
+    sandbox = await find_sandbox(cluster, name)
     namespace = await ns.find(cluster, sandbox.namespace)
     if namespace is None:
         return DownResult(name, deleted=False)
-    newest = await _newest_record(cluster, sandbox, reporter)
+    newest = await records.latest(cluster, sandbox.namespace)
     check_ours(namespace, newest.namespace_uid if newest else None)
     named = [str(item.ref) for s in newest.services.values() for item in s.inventory] if newest else []
     if dry_run:
         return DownResult(sandbox.name, deleted=True, objects=named)
+    stay = (await retained(cluster, {sandbox.namespace})).get(sandbox.namespace)
     lock = await _keep_lock(sandbox, Owner.of(namespace), newest, store, reporter)
     restore = f"sandbox up --lock {shlex.quote(lock)} --name {sandbox.name}" if lock else ""
+    if stay:
+        reporter.warn(f"volumes stay with their data, for their reclaim policy is Retain: {', '.join(stay)}")
     with reporter.step(f"Delete {sandbox.name}") as step:
         if sandbox.phase != Phase.TERMINATING:
             step.detail("uninstall releases")
@@ -127,7 +137,7 @@ async def _down_one(
         if not wait:
             return DownResult(sandbox.name, deleted=True, ended=False, objects=named, lock=lock, restore=restore)
         step.detail("wait for the namespace to end")
-        stuck = await _wait_gone(cluster, sandbox, timeout)
+        stuck = await _wait_gone(cluster, sandbox, timeout, step)
     return DownResult(sandbox.name, deleted=not stuck, objects=named, stuck=stuck, lock=lock, restore=restore)
 
 
@@ -146,12 +156,21 @@ async def _keep_lock(
         return ""
 
 
-async def _newest_record(cluster: Cluster, sandbox: Sandbox, reporter: Reporter) -> Record | None:
-    try:
-        return await records.latest(cluster, sandbox.namespace)
-    except Refused as error:
-        reporter.warn(f"{error.what}: {error.why}")
-        raise
+async def _check_was_there(
+    cluster: Cluster, name: str, prefix: str, error: NotFound, reporter: Reporter, *, must_exist: bool
+) -> None:
+    """Deleting twice is no failure, a name with a typing error in it is one.
+
+    Raises:
+        NotFound: there is no sign that it ever was there, and it must have been.
+    """
+    if not must_exist:
+        reporter.warn(f"{error.what}; {error.hint}" if error.hint else error.what)
+    elif await was_deleted(cluster, name, prefix):
+        reporter.info(f"{name} is gone already; `sandbox up --lock {name}` brings it back")
+    else:
+        error.hint = "; ".join(filter(None, (error.hint, "--ignore-not-found where that is no matter")))
+        raise error
 
 
 async def _uninstall(cluster: Cluster, sandbox: Sandbox, newest: Record | None, reporter: Reporter) -> None:
@@ -180,16 +199,18 @@ async def _delete_cluster_scoped(cluster: Cluster, sandbox: Sandbox, newest: Rec
                 await objects.delete(cluster, item.ref)
 
 
-async def _wait_gone(cluster: Cluster, sandbox: Sandbox, timeout: float) -> list[str]:
-    """Wait until the namespace is gone; else what holds it."""
-    retrying = AsyncRetrying(
-        stop=stop_after_delay(timeout),
-        wait=wait_fixed(0.3),
-        retry=retry_if_result(lambda found: found is not None and found["metadata"]["uid"] == sandbox.uid),
-    )
-    try:
+async def _wait_gone(cluster: Cluster, sandbox: Sandbox, timeout: float, step: Step) -> list[str]:
+    """Wait until the namespace is gone, and say meanwhile what for; else what holds it."""
+    loop = asyncio.get_running_loop()
+    end, next_word = loop.time() + timeout, loop.time() + _SAY_EVERY_S
+    while True:
         # Rights given inside of it go before the namespace itself does.
-        await retrying(ns.find, cluster, sandbox.namespace)
-    except RetryError as error:
-        return await what_holds(cluster, error.last_attempt.result())
-    return []
+        found = await ns.find(cluster, sandbox.namespace)
+        if found is None or found["metadata"]["uid"] != sandbox.uid:
+            return []
+        if loop.time() >= end:
+            return await what_holds(cluster, found)
+        if loop.time() >= next_word:
+            step.detail("; ".join(await what_holds(cluster, found)))
+            next_word = loop.time() + _SAY_EVERY_S
+        await asyncio.sleep(_LOOK_EVERY_S)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import shlex
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +16,20 @@ from pydantic import ValidationError
 from sandbox.cluster import keptlocks
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Forbidden
+from sandbox.cluster.platform import read_platform
 from sandbox.model.errors import InvalidInput, Refused, SandboxError
 from sandbox.model.owner import Owner
 from sandbox.model.record import Lock
 from sandbox.model.yamlguard import check_plain
-from sandbox.project.platform import Platform
+from sandbox.project.platform import Platform, parse_platform
+from sandbox.project.settings import load_settings
 from sandbox.store.locks import kept_locks, url_of
 from sandbox.store.store import NotStored, Store
 
 # A lock names versions, it does not carry them.
 _MOST_BYTES = 8 * 1024 * 1024
+# Seconds for what only makes a message better.
+_SOON = 5.0
 
 
 # The C parser is fast where there is one.
@@ -55,64 +61,113 @@ async def fetch_lock(cluster: Cluster, source: Path | str) -> Lock:
 
 @dataclass(frozen=True)
 class KeptLock:
-    """The lock of a deleted sandbox: when it was kept (seconds since 1970), its URL, and whose the sandbox was."""
+    """The lock of a deleted sandbox: when it was kept (seconds since 1970), where, of which namespace, and whose."""
 
     at: float
     url: str
+    namespace: str
     owner: Owner
 
 
-async def find_lock(
-    cluster: Cluster, platform: Platform, own: str | None, namespaces: Sequence[str], users: Collection[str]
-) -> KeptLock:
+@dataclass(frozen=True)
+class LockPlaces:
+    """Where the locks of deleted sandboxes may be: stores, and the cluster.
+
+    Attributes:
+        own: the user's own store; None: the one in their data folder.
+    """
+
+    cluster: Cluster
+    platform: Platform
+    own: str | None
+
+    def stores(self) -> list[Store]:
+        urls = dict.fromkeys((self.platform.capture_store, self.own))
+        return [Store.open(url) for url in urls if url or url is self.own]
+
+    async def kept(self, namespaces: Sequence[str] = ()) -> tuple[list[KeptLock], list[str]]:
+        """The locks that are kept of these namespaces (none: of all), and what could not be read."""
+        found: list[KeptLock] = []
+        problems: list[str] = []
+        for store in self.stores():
+            try:
+                entries = await kept_locks(store)
+            except SandboxError as error:
+                problems.append(f"{store.url}: {error}")
+                continue
+            for entry, namespace, owner in entries:
+                if not namespaces or namespace in namespaces:
+                    at = entry.modified.timestamp() if entry.modified else 0.0
+                    found.append(KeptLock(at, url_of(store, entry.path), namespace, owner))
+        # Only where the chart is, developers may look, and is there anything.
+        with suppress(Forbidden):
+            for kept in await keptlocks.kept_of(self.cluster, namespaces):
+                found.append(KeptLock(kept.at.timestamp(), keptlocks.URL + kept.name, kept.namespace, kept.owner))
+        return found, problems
+
+
+async def find_lock(places: LockPlaces, namespaces: Sequence[str], users: Collection[str]) -> KeptLock:
     """The lock of a deleted sandbox, the newest of these users' that is kept: in a store, or in the cluster.
 
     A name is anybody's once its sandbox is gone, and a lock says whose code is deployed. A group's counts for nobody:
     each of its members may have written it.
 
     Args:
-        own: the user's own store; None: the one in their data folder.
-        namespaces: that the sandbox may have had.
+        namespaces: that the sandbox may have had; the last one is its name.
         users: whose sandbox it may have been, by their full names.
 
     Raises:
-        InvalidInput: none is kept; says where it was looked for.
+        InvalidInput: none is kept; says where it was looked for, and which there are that are called nearly so.
         Refused: only others' are kept.
     """
-    stores = [Store.open(url) for url in dict.fromkeys((platform.capture_store, own)) if url or url is own]
-    found: list[KeptLock] = []
-    problems: list[str] = []
-    for namespace in namespaces:
-        for store in stores:
-            try:
-                entries = await kept_locks(store, namespace)
-            except SandboxError as error:
-                problems.append(f"{store.url}: {error}")
-                continue
-            for entry, owner in entries:
-                at = entry.modified.timestamp() if entry.modified else 0.0
-                found.append(KeptLock(at, url_of(store, entry.path), owner))
-        try:
-            kept = await keptlocks.kept_of(cluster, namespace)
-        except Forbidden:
-            # Only where the chart is, developers may look, and is there anything.
-            continue
-        found += [KeptLock(at.timestamp(), keptlocks.URL + name, owner) for at, name, owner in kept]
+    found, problems = await places.kept(namespaces)
+    name = namespaces[-1]
     if not found:
+        looked = ", ".join([*(store.url for store in places.stores()), places.cluster.context])
+        near = await _near(places, namespaces, users)
         raise InvalidInput(
-            f"no lock of a deleted sandbox {namespaces[0]} is kept, and there is no such file",
-            why="\n".join(problems) or "looked in " + ", ".join([*(store.url for store in stores), cluster.context]),
-            hint="locks are kept for a while after `sandbox down` and the clean-up; give a file or a URL otherwise",
+            f"no lock of a deleted sandbox {name} is kept, and there is no such file",
+            why="\n".join(problems) or f"looked in {looked}",
+            hint=f"did you mean {near}?"
+            if near
+            else "locks are kept for a while after `sandbox down` and the clean-up; give a file or a URL otherwise",
         )
     theirs = [lock for lock in found if lock.owner.user and lock.owner.user in users]
     if not theirs:
         other = max(found, key=_kept_at)
         raise Refused(
-            f"the lock that is kept of a deleted sandbox {namespaces[0]} is not yours",
+            f"the lock that is kept of a deleted sandbox {name} is not yours",
             why=f"it is of {other.owner}, and a lock says whose code is deployed",
             hint=f"where you trust it: --lock {shlex.quote(other.url)}",
         )
     return max(theirs, key=_kept_at)
+
+
+async def _near(places: LockPlaces, namespaces: Sequence[str], users: Collection[str]) -> str:
+    """Names nearly like this one of which these users' locks are kept."""
+    # The first is the second behind the prefix, where there is one.
+    prefix = namespaces[0].removesuffix(namespaces[-1])
+    found, _ = await places.kept()
+    known = {lock.namespace.removeprefix(prefix) for lock in found if lock.owner.user in users}
+    return " or ".join(difflib.get_close_matches(namespaces[-1], sorted(known), cutoff=0.5))
+
+
+async def was_deleted(cluster: Cluster, name: str, prefix: str) -> bool:
+    """Whether a sandbox of this user's of this name was deleted and its lock is kept, as far as one can say soon.
+
+    Args:
+        prefix: of namespaces, where the platform has none of its own.
+    """
+    try:
+        async with asyncio.timeout(_SOON):
+            platform = parse_platform(await read_platform(cluster))
+            places = LockPlaces(cluster, platform, load_settings().capture_store)
+            namespaces = list(dict.fromkeys(((platform.namespace_prefix or prefix) + name, name)))
+            user = (await cluster.whoami()).username
+            found, _ = await places.kept(namespaces)
+    except (SandboxError, TimeoutError):
+        return False
+    return any(lock.owner.user == user for lock in found)
 
 
 def _kept_at(lock: KeptLock) -> tuple[float, str]:

@@ -38,7 +38,7 @@ from sandbox.provision import namespace as ns
 from sandbox.provision.base import Base, base_services, shared_services
 from sandbox.provision.identity import Identity
 from sandbox.provision.inspect import find_sandbox
-from sandbox.provision.locks import fetch_lock, find_lock, read_lock
+from sandbox.provision.locks import LockPlaces, fetch_lock, find_lock, read_lock
 from sandbox.provision.ownership import take_ownership, wait_until_admitted
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.profiles import known_profiles
@@ -169,7 +169,8 @@ class Planner:
             return lock
         namespaces = list(dict.fromkeys((self.target.namespace_prefix + lock, lock)))
         users = {(await self.cluster.whoami()).username, owner or self.settings.owner or ""}
-        found = await find_lock(self.cluster, self.platform, self.settings.capture_store, namespaces, users)
+        places = LockPlaces(self.cluster, self.platform, self.settings.capture_store)
+        found = await find_lock(places, namespaces, users)
         self._notes.append(f"the lock that is kept of {lock}, of {found.owner}, is {found.url}")
         return found.url
 

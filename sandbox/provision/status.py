@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sandbox.cluster import objects, pods, readiness
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.ending import what_holds
 from sandbox.cluster.errors import NotFound
 from sandbox.cluster.readiness import Symptom
 from sandbox.cluster.sleeping import remembers
@@ -107,6 +108,7 @@ class SandboxStatus:
         outcome: of that deployment: deployed or failed; ``failure`` says why.
         now: the server's time when it was looked at.
         notes: what could not be looked at.
+        waits_for: what holds it, where it is being deleted; its services then have no findings: they are to end.
     """
 
     sandbox: Sandbox
@@ -117,6 +119,7 @@ class SandboxStatus:
     failure: str
     now: datetime
     notes: tuple[str, ...]
+    waits_for: tuple[str, ...] = ()
 
 
 async def status(cluster: Cluster, sandbox: Sandbox) -> SandboxStatus:
@@ -141,11 +144,12 @@ async def status(cluster: Cluster, sandbox: Sandbox) -> SandboxStatus:
     if latest is None and not note and shown.phase in (Phase.READY, Phase.FAILED):
         note = "its record is gone: somebody deleted it; the next `sandbox up` writes a new one"
     everything = [*contents.result(), *await _custom_resources(cluster, sandbox.namespace, latest)]
+    services = service_statuses(everything, events.result(), latest, now.result())
+    ends = shown.phase is Phase.TERMINATING
     return SandboxStatus(
         sandbox=shown,
-        services=await _with_logs(
-            cluster, sandbox.namespace, service_statuses(everything, events.result(), latest, now.result())
-        ),
+        services=_ending(services) if ends else await _with_logs(cluster, sandbox.namespace, services),
+        waits_for=tuple(await what_holds(cluster, found)) if ends else (),
         quota=_quota(quotas.result()),
         record_number=latest.number if latest else None,
         outcome=latest.outcome if latest else "",
@@ -153,6 +157,11 @@ async def status(cluster: Cluster, sandbox: Sandbox) -> SandboxStatus:
         now=now.result(),
         notes=(note,) if note else (),
     )
+
+
+def _ending(services: Sequence[ServiceStatus]) -> tuple[ServiceStatus, ...]:
+    """The same of a sandbox that is being deleted: that its pods stop is no finding."""
+    return tuple(replace(service, findings=()) for service in services)
 
 
 async def _with_logs(cluster: Cluster, namespace: str, services: Sequence[ServiceStatus]) -> tuple[ServiceStatus, ...]:

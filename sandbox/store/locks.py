@@ -12,8 +12,10 @@ from sandbox.store.store import Store, Stored
 
 # For how long, where no platform team says it.
 RETENTION = timedelta(days=7)
-# What follows a namespace's name: its UID, and whose it was.
-_REST = re.compile(r"-[0-9a-f-]{36}(?:\.(user|group)\.(.+))?\.yaml", re.DOTALL)
+# The namespace's name, its UID, and whose it was.
+_ENTRY = re.compile(
+    r"([a-z0-9-]+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.(user|group)\.(.+))?\.yaml", re.DOTALL
+)
 # A part of a path takes 200 characters, and 63 are the namespace's.
 _LONGEST_OWNER = 80
 
@@ -44,17 +46,16 @@ async def forget_locks(store: Store, retention: timedelta, now: datetime) -> int
     return sum([await store.remove(entry.path) for entry in old])
 
 
-async def kept_locks(store: Store, namespace: str) -> list[tuple[Stored, Owner]]:
-    """The locks of sandboxes of this namespace that were deleted, and whose each was.
+async def kept_locks(store: Store) -> list[tuple[Stored, str, Owner]]:
+    """The locks of sandboxes that were deleted, the namespace of each, and whose it was.
 
     Raises:
         SandboxError: the store cannot be read.
     """
-    prefix = f"{LOCKS_FOLDER}{namespace}"
     return [
-        (entry, _owner(match))
+        (entry, match[1], _owner(match))
         for entry in await store.entries(LOCKS_FOLDER)
-        if entry.path.startswith(prefix) and (match := _REST.fullmatch(entry.path.removeprefix(prefix)))
+        if (match := _ENTRY.fullmatch(entry.path.removeprefix(LOCKS_FOLDER)))
     ]
 
 
@@ -70,7 +71,7 @@ def _suffix(owner: Owner) -> str:
 
 
 def _owner(match: re.Match[str]) -> Owner:
-    kind, name = match[1], match[2]
+    kind, name = match[2], match[3]
     if kind is None:
         return Owner()
     plain = unquote(name.replace("=", "%"))

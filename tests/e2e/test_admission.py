@@ -1326,7 +1326,8 @@ def test_what_the_clean_up_deleted_comes_back_by_its_name(
     ground.dana.delete(kept).refused("cannot delete")
     cleaner.delete(inside("sandbox-system", "configmaps/sandbox-config")).refused("cannot delete")
 
-    tool.up(project, "--lock", f"{name}x").failed(2, "no lock of a deleted sandbox")
+    tool.up(project, "--lock", f"{name}x").failed(2, "no lock of a deleted sandbox", f"did you mean {name}?")
+    tool.run("extend", name, "1h").failed(1, "there is no sandbox", f"`sandbox up --lock {name}`")
     # A name is anybody's by now; whose code is deployed must not be.
     theirs = run_as(ground.mallory).up(project, "--lock", name)
     theirs.failed(4, f"it is of {ground.dana.user}", f"--lock {deleted['lock']}")
@@ -1338,6 +1339,16 @@ def test_what_the_clean_up_deleted_comes_back_by_its_name(
     assert f"sandbox up --lock file://{tool.home}/" in ended.err
     (gone,) = [line for line in ended.err.splitlines() if "comes back with" in line]
     tool.up(project, *gone.partition("sandbox up ")[2].split()[:2]).ok()
+
+
+def test_a_developer_is_told_which_rights_a_clean_up_takes(ground: Ground, run_as: Callable[[Person], Tool]) -> None:
+    name = ground.sandbox(ground.dana)
+    ground.dana.merge(f"/api/v1/namespaces/{name}", note(**{labels.EXPIRES_AT: after(minutes=-1)})).ok()
+
+    ended = run_as(ground.mallory).run("cleanup", "--yes", "-l", f"{labels.NAME}={name}", "-o", "json").failed(6)
+
+    (said,) = [line["why"] for line in map(json.loads, ended.out.splitlines()) if line["action"] == "notice"]
+    assert "get configmaps/sandbox-record, create events, delete namespaces in all namespaces" in said
 
 
 def test_a_lock_too_large_to_keep_buys_no_time(
@@ -1455,7 +1466,8 @@ def test_anothers_sandbox_is_not_deleted(ground: Ground, run_as: Callable[[Perso
     run_as(ground.dana).up(project).ok()
 
     mallorys = run_as(ground.mallory)
-    mallorys.run("down", project.name, "--yes").failed(4, f"a sandbox of {ground.dana.user}")
+    refused = mallorys.run("down", project.name, "--yes").failed(4, f"a sandbox of {ground.dana.user}")
+    assert refused.err.count("is forbidden") == 1, "it is said once"
     mallorys.run("extend", project.name, "1h").failed(4, f"a sandbox of {ground.dana.user}")
     mallorys.run("status", project.name).failed(4, f"a sandbox of {ground.dana.user}")
     # A name with a typing error in it is no matter of rights, although nobody may get just any namespace.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,13 @@ import yaml
 
 from sandbox.cluster import keptlocks
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.keptlocks import Kept
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.owner import Owner
 from sandbox.model.record import Lock, ServiceLock
 from sandbox.model.source import Commit
 from sandbox.project.platform import Platform
-from sandbox.provision.locks import KeptLock, find_lock, parse_lock, write_lock
+from sandbox.provision.locks import KeptLock, LockPlaces, find_lock, parse_lock, write_lock
 from sandbox.provision.sources import Source, as_it_was_called
 from sandbox.store.locks import keep_lock, kept_locks
 from sandbox.store.store import Store
@@ -84,36 +86,47 @@ def test_a_sandbox_made_of_a_lock_is_called_as_the_one_before(ref: str, branch: 
 
 # -- whose lock is taken by a name ------------------------------------------------------------------------------
 
+UID = "0a1b2c3d-0000-4000-8000-0123456789ab"
 DANA, MALLORY = Owner(user="dana@example.com"), Owner(user="mallory@example.com")
 CLUSTER = cast(Cluster, SimpleNamespace(context="here"))
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[datetime, str, Owner]]:
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[Kept]:
     """What is kept in the cluster."""
-    found: list[tuple[datetime, str, Owner]] = []
+    found: list[Kept] = []
 
-    async def of(*_: Any) -> list[tuple[datetime, str, Owner]]:
-        return found
+    async def of(_: Any, namespaces: Sequence[str] = ()) -> list[Kept]:
+        return [one for one in found if not namespaces or one.namespace in namespaces]
 
     monkeypatch.setattr(keptlocks, "kept_of", of)
     return found
 
 
 async def find(store: Path, *users: str) -> KeptLock:
-    return await find_lock(CLUSTER, Platform(), str(store), ["shop"], users or ("dana@example.com",))
+    places = LockPlaces(CLUSTER, Platform(), str(store))
+    return await find_lock(places, ["sbx-shop", "shop"], users or ("dana@example.com",))
 
 
-async def test_by_a_name_a_lock_of_ones_own_is_found_however_new_anothers_is(
-    tmp_path: Path, kept: list[tuple[datetime, str, Owner]]
-) -> None:
+async def test_a_name_with_a_typing_error_is_told_as_one(tmp_path: Path, kept: list[Kept]) -> None:
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    kept += [Kept(at, "a", "sbx-shap", DANA), Kept(at, "b", "shop-x", MALLORY), Kept(at, "c", "other", DANA)]
+    await keep_lock(Store.open(str(tmp_path)), "shopp", UID, "{}", DANA)
+
+    with pytest.raises(InvalidInput, match="no lock of a deleted sandbox shop is kept") as refused:
+        await find(tmp_path)
+
+    assert refused.value.hint == "did you mean shopp or shap?"
+
+
+async def test_by_a_name_a_lock_of_ones_own_is_found_however_new_anothers_is(tmp_path: Path, kept: list[Kept]) -> None:
     kept += [
-        (datetime(2030, 1, 1, tzinfo=UTC), "older", DANA),
-        (datetime(2030, 1, 2, tzinfo=UTC), "newer", DANA),
-        (datetime(2030, 1, 3, tzinfo=UTC), "strange", MALLORY),
-        (datetime(2030, 1, 3, tzinfo=UTC), "group", Owner(group="developers")),
-        (datetime(2030, 1, 3, tzinfo=UTC), "named-as-a-user", Owner(group="dana@example.com")),
-        (datetime(2030, 1, 3, tzinfo=UTC), "nobody", Owner()),
+        Kept(datetime(2030, 1, 1, tzinfo=UTC), "older", "shop", DANA),
+        Kept(datetime(2030, 1, 2, tzinfo=UTC), "newer", "shop", DANA),
+        Kept(datetime(2030, 1, 3, tzinfo=UTC), "strange", "shop", MALLORY),
+        Kept(datetime(2030, 1, 3, tzinfo=UTC), "group", "shop", Owner(group="developers")),
+        Kept(datetime(2030, 1, 3, tzinfo=UTC), "named-as-a-user", "shop", Owner(group="dana@example.com")),
+        Kept(datetime(2030, 1, 3, tzinfo=UTC), "nobody", "shop", Owner()),
     ]
 
     found = await find(tmp_path)
@@ -130,14 +143,14 @@ async def test_by_a_name_a_lock_of_ones_own_is_found_however_new_anothers_is(
 )
 @pytest.mark.parametrize("place", ["cluster", "store"])
 async def test_where_only_others_are_kept_their_url_has_to_be_given(
-    tmp_path: Path, kept: list[tuple[datetime, str, Owner]], owner: Owner, said: str, place: str
+    tmp_path: Path, kept: list[Kept], owner: Owner, said: str, place: str
 ) -> None:
     url = f"{keptlocks.URL}other"
     if place == "cluster":
-        kept.append((datetime(2030, 1, 3, tzinfo=UTC), "other", owner))
+        kept.append(Kept(datetime(2030, 1, 3, tzinfo=UTC), "other", "shop", owner))
     else:
         # Its own text is no witness.
-        url = await keep_lock(Store.open(str(tmp_path)), "shop", "1" * 36, "owner: dana@example.com", owner)
+        url = await keep_lock(Store.open(str(tmp_path)), "shop", UID, "owner: dana@example.com", owner)
 
     with pytest.raises(Refused, match=said) as refused:
         await find(tmp_path)
@@ -156,17 +169,18 @@ async def test_where_only_others_are_kept_their_url_has_to_be_given(
     ],
 )
 async def test_a_store_gives_back_whose_a_lock_is(tmp_path: Path, owner: Owner) -> None:
-    store, uid = Store.open(str(tmp_path)), "0a1b2c3d-0000-4000-8000-0123456789ab"
-    await keep_lock(store, "shop", uid, "text", owner)
-    await keep_lock(store, "shop-b", uid, "another sandbox's", MALLORY)
+    store = Store.open(str(tmp_path))
+    await keep_lock(store, "shop", UID, "text", owner)
+    await keep_lock(store, "shop-b", UID, "another sandbox's", MALLORY)
 
-    ((entry, found),) = await kept_locks(store, "shop")
+    ((entry, _, found), (_, other, _)) = sorted(await kept_locks(store), key=lambda one: one[1])
 
+    assert other == "shop-b"
     assert (found, await store.get(entry.path, at_most=9)) == (owner, b"text")
 
 
 async def test_a_name_too_long_for_a_store_is_nobodys(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
-    await keep_lock(store, "s" * 63, "1" * 36, "text", Owner(user="x" * 1024))
-    ((_, found),) = await kept_locks(store, "s" * 63)
-    assert found == Owner()
+    await keep_lock(store, "s" * 63, UID, "text", Owner(user="x" * 1024))
+    ((_, namespace, found),) = await kept_locks(store)
+    assert (namespace, found) == ("s" * 63, Owner())

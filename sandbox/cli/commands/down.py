@@ -22,6 +22,9 @@ def down(
     names: Names = None,
     all_: Annotated[bool, typer.Option("--all", help="All sandboxes of one owner: --all --owner me.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is gone.")] = True,
+    ignore_not_found: Annotated[
+        bool, typer.Option("--ignore-not-found", help="A NAME that there is not is no error.")
+    ] = False,
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long being gone may take.")] = "5m",
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -29,7 +32,8 @@ def down(
 ) -> None:
     """Delete sandboxes and everything that their records name.
 
-    What is gone already is no error. What cannot be deleted is named with the reason.
+    What you deleted before is no error, while its lock is kept; nor is the current branch's sandbox that there is not.
+    What cannot be deleted is named with the reason.
     """
     from sandbox.cli.confirm import confirm
     from sandbox.cli.reporter import reporter
@@ -52,6 +56,7 @@ def down(
                 dry_run=dry_run,
                 wait=wait,
                 timeout=bound.total_seconds(),
+                must_exist=not all_ and bool(names or selection.given) and not ignore_not_found,
             )
         )
     _show(results, output, dry_run=dry_run)

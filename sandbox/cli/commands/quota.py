@@ -99,14 +99,14 @@ def usage(
 
 
 async def _usage(common: Common, name: str | None, by: Grouping | None, idle: timedelta, output_format: Format) -> None:
+    from sandbox.cli.connect import found as found_sandbox
     from sandbox.cli.connect import same_as
     from sandbox.cluster.client import Cluster
-    from sandbox.provision import inspect
     from sandbox.provision import usage as uses
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         if name is not None:
-            sandbox = await inspect.find_sandbox(cluster, name)
+            sandbox = await found_sandbox(cluster, common, name)
             same_as(common, cluster, "describe", "resourcequota", "sandbox", namespace=sandbox.namespace)
             one = await uses.of_sandbox(cluster, sandbox, idle_after=idle)
             _show_sandbox(one, output_format)
@@ -167,9 +167,9 @@ def _sandbox_columns() -> list[Column[SandboxUse]]:
         Column("PROJECT", lambda use: use.sandbox.project, wide=True),
         Column("QUOTA", lambda use: use.sandbox.quota_profile),
         *_amount_columns(),
-        Column("FULLEST", lambda use: use.fullest.resource if use.fullest else ""),
-        Column("", lambda use: _bar(use.fullest) if use.fullest else "", colour=_fullest_colour),
-        Column("IDLE", lambda use: use.idle),
+        Column("FULLEST", lambda use: use.fullest.resource if use.fullest else "unknown"),
+        Column("", lambda use: _bar(use.fullest) if use.fullest else " ", colour=_fullest_colour),
+        Column("IDLE", lambda use: use.idle or "no"),
     ]
 
 
@@ -196,8 +196,10 @@ def _amount_columns() -> list[Column[Any]]:
 def _of(resources: Sequence[ResourceUse], name: str) -> str:
     from sandbox.model.quota import shown
 
+    if not resources:
+        return "unknown"
     use = next((use for use in resources if use.resource == name), None)
-    return f"{shown(name, use.used)}/{shown(name, use.hard)}" if use else ""
+    return f"{shown(name, use.used)}/{shown(name, use.hard)}" if use else "unbounded"
 
 
 def _bar(use: ResourceUse) -> str:

@@ -88,7 +88,7 @@ async def _watch(cluster: Cluster, look: object, output: Format, *, single: bool
     while True:
         found: list[SandboxStatus] = await look()
         # Times pass; that is no change.
-        facts = [(s.sandbox, s.services, s.quota, s.outcome) for s in found]
+        facts = [(s.sandbox, s.services, s.quota, s.outcome, s.waits_for) for s in found]
         live = colours(sys.stdout) and output in (Format.TABLE, Format.WIDE)
         if live:
             clear_screen()
@@ -128,7 +128,7 @@ def status_lines(status: SandboxStatus, *, wide: bool = False) -> list[str]:
     else:
         lines.append("no services yet")
     reasons = [line for service in status.services for line in _reasons(service)]
-    if reasons:
+    if reasons and not _ends(status):
         lines += ["", "Findings:", *(f"  {line}" for line in reasons)]
     return lines
 
@@ -148,7 +148,11 @@ def _facts(status: SandboxStatus, *, coloured: bool) -> list[tuple[str, str]]:
     ]
     if status.outcome == "failed":
         facts.append(("Last up", printable(f"failed: {status.failure}")))
-    if sandbox.expires_at:
+    if _ends(status):
+        facts += [
+            (title, printable(line)) for title, line in zip(("Waits for", *[""] * 9), status.waits_for, strict=False)
+        ]
+    elif sandbox.expires_at:
         facts.append(("Expires", f"{relative(sandbox.expires_at, status.now)} ({to_rfc3339(sandbox.expires_at)})"))
     else:
         facts.append(("Expires", printable(f"unknown: {sandbox.expiry_problem or 'it carries no expiry'}")))
@@ -156,6 +160,12 @@ def _facts(status: SandboxStatus, *, coloured: bool) -> list[tuple[str, str]]:
         facts.append(("Pinned", printable(f"until {to_rfc3339(sandbox.pinned_until)}: {sandbox.pin_reason}")))
     profile, *uses = _quota(status, coloured=coloured)
     return [*facts, ("Quota", profile), *(("", use) for use in uses)]
+
+
+def _ends(status: SandboxStatus) -> bool:
+    from sandbox.model.sandbox import Phase
+
+    return status.sandbox.phase is Phase.TERMINATING
 
 
 def _quota(status: SandboxStatus, *, coloured: bool) -> list[str]:
