@@ -110,7 +110,7 @@ distclean: clean ## … and the virtual environment
 $(READY): pyproject.toml constraints.txt
 	@PYTHON='$(PYTHON)' scripts/install-packages setup
 	@$(BIN)/python -c '' 2>/dev/null || { echo 'Making $(VENV)' >&2; '$(PYTHON)' -m venv --clear $(VENV); }
-	@echo 'Installing dependencies (constraints.txt)' >&2
+	@echo 'Installing dependencies (constraints.txt): a few minutes the first time, with nothing to see' >&2
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@

@@ -16,7 +16,7 @@ from sandbox.cluster.errors import Conflict, NotFound
 from sandbox.cluster.platform import read_platform
 from sandbox.model import labels
 from sandbox.model.deadline import deadline, pin_end
-from sandbox.model.durations import format_duration, from_rfc3339, parse_duration, to_rfc3339
+from sandbox.model.durations import format_duration, from_rfc3339, parse_duration, relative, to_rfc3339
 from sandbox.model.errors import Busy, InvalidInput, OperationFailed, Refused
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.sandbox import Phase, Sandbox
@@ -61,12 +61,17 @@ async def extend(cluster: Cluster, sandbox: Sandbox, ttl: timedelta, *, dry_run:
     def change(annotations: Annotations, now: datetime) -> Mapping[str, str | None]:
         _check_ttl(sandbox, ttl, decided.max_ttl if decided else annotations.get(labels.MAX_TTL))
         end, before = now + ttl, deadline(annotations)
-        _check_allowed(sandbox, annotations, end)
+        _check_allowed(sandbox, annotations, end, "extend it by less; {again}")
         if before.at is not None and before.at >= end:
             return {}
         return {labels.EXPIRES_AT: to_rfc3339(end), labels.TTL: format_duration(ttl)}
 
-    return await _move(cluster, sandbox, change, dry_run=dry_run)
+    moved = await _move(cluster, sandbox, change, dry_run=dry_run)
+    end = moved.sandbox.expires_at
+    if moved.changed or end is None:
+        return moved
+    why = "by its pin" if moved.sandbox.pinned_until else "by its last deployment or extension"
+    return replace(moved, note=f"it lives until {to_rfc3339(end)} anyway ({relative(end, moved.now)}), {why}")
 
 
 async def pin(cluster: Cluster, sandbox: Sandbox, until: str, reason: str, by: str, *, dry_run: bool = False) -> Moved:
@@ -84,7 +89,7 @@ async def pin(cluster: Cluster, sandbox: Sandbox, until: str, reason: str, by: s
 
     def change(annotations: Annotations, now: datetime) -> Mapping[str, str | None]:
         end = pin_end(until, now)
-        _check_allowed(sandbox, annotations, end)
+        _check_allowed(sandbox, annotations, end, "pin it with --until {latest} at the latest; {again}")
         return {labels.PINNED_UNTIL: to_rfc3339(end), labels.PIN_REASON: reason, labels.PINNED_BY: by}
 
     moved = await _move(cluster, sandbox, change, dry_run=dry_run)
@@ -139,14 +144,21 @@ def _check_ttl(sandbox: Sandbox, ttl: timedelta, most: str | None) -> None:
         )
 
 
-def _check_allowed(sandbox: Sandbox, annotations: Annotations, end: datetime) -> None:
+def _check_allowed(sandbox: Sandbox, annotations: Annotations, end: datetime, hint: str) -> None:
+    """Refuse an end after the latest one.
+
+    Args:
+        hint: what to do instead; may name ``{latest}`` and ``{again}``, how to begin anew.
+    """
     latest = _latest(annotations)
     if latest is not None and end > latest:
         raise Refused(
             f"{sandbox.name} may not live until {to_rfc3339(end)}",
             why=f"its quota profile {annotations.get(labels.QUOTA_PROFILE, '')} lets it live until "
             f"{to_rfc3339(latest)} at the latest ({labels.MAX_EXPIRES_AT})",
-            hint="extend it by less; a new sandbox (`sandbox down`, then `sandbox up`) starts anew",
+            hint=hint.format(
+                latest=to_rfc3339(latest), again="a new sandbox (`sandbox down`, then `sandbox up`) starts anew"
+            ),
         )
 
 

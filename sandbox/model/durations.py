@@ -23,7 +23,14 @@ def parse_duration(text: str) -> timedelta:
     """
     match = _SHAPE.fullmatch(text.strip())
     if not match or not any(match.groups()):
-        raise InvalidInput(f"{text!r} is not a duration", hint="write it as 30m, 8h, 2d, 1w or combined as 1d12h")
+        years = (
+            " (weeks are the longest unit: a year is 52w)"
+            if re.fullmatch(r"\d+(y|mo)\w*", text.strip().lower())
+            else ""
+        )
+        raise InvalidInput(
+            f"{text!r} is not a duration", hint=f"write it as 30m, 8h, 2d, 1w or combined as 1d12h{years}"
+        )
     # Python refuses to turn more than 4,300 digits into a number; ten are more than a century in seconds.
     if any(len(digits) > 10 for digits in match.groups() if digits):
         raise InvalidInput(f"the duration {text[:20]!r}… is too long", hint="a century at most")

@@ -104,12 +104,19 @@ class Excess:
     by: tuple[Asked, ...]
 
     def rows(self) -> Iterator[tuple[str, str, str, str]]:
-        """Workload, resource, what it asks, and what all others leave to it; the sum last."""
+        """Workload, resource, what it asks, and what all others leave to it; the sum last.
+
+        Of those who ask, the largest, as many as would have to go for the others to fit.
+        """
         free = max(self.hard - self.used, Decimal(0))
-        for asked in self.by[:_MOST_SHOWN]:
+        over, largest = self.asked - free, 0
+        while largest < min(len(self.by), _MOST_SHOWN) and over > 0:
+            over -= self.by[largest].amount
+            largest += 1
+        for asked in self.by[:largest]:
             left = max(free - (self.asked - asked.amount), Decimal(0))
             yield asked.workload, self.resource, shown(self.resource, asked.amount), shown(self.resource, left)
-        others = f"all {len(self.by)} together" if len(self.by) > _MOST_SHOWN else "together"
+        others = f"all {len(self.by)} together" if len(self.by) > largest else "together"
         if len(self.by) > 1:
             yield others, self.resource, shown(self.resource, self.asked), shown(self.resource, free)
 

@@ -29,6 +29,8 @@ _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 # Helm's own limit of revisions that it keeps of a release.
 _REVISIONS_KEPT: Final = 10
 _ITSELF: Final = "(sandbox)"
+# What opens a Service to the outside of the cluster.
+_OPENED: Final = ("services.nodeports", "services.loadbalancers")
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,16 @@ def refuse(profile: QuotaProfile, broken: Sequence[Broken], exceeded: Sequence[E
     if not rows:
         return
     what = "ask for more than" if exceeded else "do not keep to the limits that"
+    hint = "lower the requests or replicas, take a larger profile with --quota, or fewer services with --only"
+    if any(excess.resource in _OPENED for excess in exceeded):
+        hint = (
+            "give these Services the type ClusterIP (often a value such as service.type): `sandbox open` and `sandbox "
+            "port-forward` lead to them, and an Ingress does from outside"
+        )
     raise Refused(
         f"the services {what} the quota profile {profile.name} has",
         why="\n".join(_table([_HEADERS, *rows])),
-        hint="lower the requests or replicas, take a larger profile with --quota, or fewer services with --only",
+        hint=hint,
     )
 
 

@@ -71,6 +71,7 @@ def test_an_extension_never_shortens(tool: Tool, group: Group) -> None:
 
     assert expiry(group, name) == before
     assert "needed no change" in ended.err
+    assert f"it lives until {to_rfc3339(before)} anyway" in ended.err
 
 
 def test_an_expired_sandbox_that_is_still_there_can_be_extended(tool: Tool, group: Group) -> None:
@@ -98,7 +99,9 @@ def test_nobody_gets_past_the_latest_end(tool: Tool, group: Group) -> None:
 
     tool.run("extend", name, "7h").failed(4, latest, "small")
     tomorrow = to_rfc3339(datetime.now(UTC) + 24 * HOUR)
-    tool.run("pin", name, "--until", tomorrow, "--reason", "demo").failed(4, latest)
+    tool.run("pin", name, "--until", tomorrow, "--reason", "demo").failed(
+        4, f"pin it with --until {latest} at the latest"
+    )
     assert group.annotations(name) == before
     tool.run("extend", name, "5h").ok()
 

@@ -89,3 +89,12 @@ def test_years_are_padded_and_long_texts_shown_in_short() -> None:
     with pytest.raises(InvalidInput) as refused:
         from_rfc3339("x" * 100_000)
     assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "has_hint"), [("2y", True), ("100 y", False), ("100y", True), ("3mo", True), ("2", False)]
+)
+def test_units_that_there_are_not_are_told_of_weeks(text: str, has_hint: bool) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_duration(text)
+    assert ("a year is 52w" in refused.value.hint) == has_hint

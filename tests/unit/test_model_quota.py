@@ -369,9 +369,11 @@ def test_excess_names_who_asks_and_what_is_left_to_each() -> None:
     (excess,) = excesses(asked, {"requests.cpu": "2", "pods": "1"})
     assert list(excess.rows()) == [
         ("web: deployment.apps/web (3 pods)", "requests.cpu", "3", "1"),
-        ("db: statefulset.apps/db", "requests.cpu", "1", "0"),
-        ("together", "requests.cpu", "4", "2"),
+        ("all 2 together", "requests.cpu", "4", "2"),
     ]
+    # Where one alone could not make room, those who could do so together.
+    (more,) = excesses(asked, {"requests.cpu": "500m"})
+    assert [row[0].partition(":")[0] for row in more.rows()] == ["web", "db", "together"]
     assert excesses(asked, {"requests.cpu": "4"}) == []
     assert excesses(asked, {"requests.cpu": "4"}, {"requests.cpu": "1m"}) != []
     # What nobody asks for is no reason, however much of it is used.
@@ -380,6 +382,6 @@ def test_excess_names_who_asks_and_what_is_left_to_each() -> None:
 
 def test_a_long_list_of_who_asks_is_cut() -> None:
     asked = [Asked("web", f"pod/{n}", "pods", Decimal(1)) for n in range(9)]
-    (excess,) = excesses(asked, {"pods": "8"})
+    (excess,) = excesses(asked, {"pods": "2"})
     assert [row[0] for row in excess.rows()][-1] == "all 9 together"
     assert len(list(excess.rows())) == 6

@@ -153,6 +153,16 @@ def test_a_refusal_is_a_table() -> None:
     ]
 
 
+def test_a_service_on_every_node_is_told_of_other_ways_in() -> None:
+    spec = {"type": "NodePort", "ports": [{"port": 80}]}
+    item = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
+    made = plan(service("web", item), hard={"services.nodeports": "0"})
+    with pytest.raises(Refused) as raised:
+        refuse(made.profile, [], excesses(asked_of_quota(made, Circumstances()), made.profile.resource_quota))
+    assert "type ClusterIP" in raised.value.hint
+    assert "sandbox port-forward" in raised.value.hint
+
+
 def test_pods_that_no_quota_would_admit_are_refused_in_the_same_table() -> None:
     item = workload("Deployment", "web", "1")
     made = plan(service("web", item), hard={"limits.cpu": "2"})

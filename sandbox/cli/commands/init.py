@@ -48,4 +48,7 @@ def init(
         )
     path.write_text(text, encoding="utf-8")
     say(f"wrote {path}: {len(project.services)} services found ({', '.join(project.services)})")
-    say("look through it, then run `sandbox up --dry-run`")
+    say(
+        f"look through it and commit it (`git add {FILE_NAME}`), for `sandbox up` deploys commits; then run "
+        "`sandbox up --dry-run`"
+    )
