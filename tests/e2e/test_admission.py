@@ -1326,7 +1326,7 @@ def test_what_the_clean_up_deleted_comes_back_by_its_name(
     ground.dana.delete(kept).refused("cannot delete")
     cleaner.delete(inside("sandbox-system", "configmaps/sandbox-config")).refused("cannot delete")
 
-    tool.up(project, "--lock", f"{name}x").failed(2, "no lock of a deleted sandbox", f"did you mean {name}?")
+    tool.up(project, "--lock", f"{name}x").failed(2, "no lock of a deleted sandbox", f"did you mean {name}")
     tool.run("extend", name, "1h").failed(1, "there is no sandbox", f"`sandbox up --lock {name}`")
     # A name is anybody's by now; whose code is deployed must not be.
     theirs = run_as(ground.mallory).up(project, "--lock", name)
@@ -1471,6 +1471,6 @@ def test_anothers_sandbox_is_not_deleted(ground: Ground, run_as: Callable[[Perso
     mallorys.run("extend", project.name, "1h").failed(4, f"a sandbox of {ground.dana.user}")
     mallorys.run("status", project.name).failed(4, f"a sandbox of {ground.dana.user}")
     # A name with a typing error in it is no matter of rights, although nobody may get just any namespace.
-    mallorys.run("status", f"{project.name}x").failed(1, "there is no sandbox", f"did you mean {project.name}?")
+    mallorys.run("status", f"{project.name}x").failed(1, "there is no sandbox", f"did you mean {project.name}")
     mallorys.run("status", "robots").failed(4, "is not a sandbox")
     assert kubectl(ground.info, "get", "ns", project.name, "-o", "jsonpath={.status.phase}") == "Active"
