@@ -71,18 +71,26 @@ async def check_may_create(
     Raises:
         Refused: no permission to create namespaces, or this one.
     """
+    if profile is not None and ttl is not None:
+        lifetime = Lifetime(ttl, profile.lifetime, cluster.known_time())
+        try:
+            await objects.create(cluster, _new(identity, profile, lifetime, None, {}), dry_run=True)
+            return
+        except AlreadyExists:
+            # Another `up` of it was faster.
+            return
+        except Forbidden as error:
+            if not error.is_about_rights:
+                raise
+        except RequestFailed:
+            # A webhook of others that knows no dry runs says nothing of a real one.
+            pass
     if not await cluster.can_i("create", "", "namespaces"):
         raise Refused(
             f"no permission to create the namespace {identity.namespace}",
             why=f"{identity.created_by} may not create namespaces in {cluster.context}",
             hint="ask for the right (`kubectl auth can-i create namespaces`), or name a sandbox that is there",
         )
-    if profile is None or ttl is None:
-        return
-    lifetime = Lifetime(ttl, profile.lifetime, await cluster.server_time())
-    # Another `up` of it may be faster; and a webhook of others that knows no dry runs says nothing of a real one.
-    with suppress(AlreadyExists, RequestFailed):
-        await objects.create(cluster, _new(identity, profile, lifetime, None, {}), dry_run=True)
 
 
 async def existing(cluster: Cluster, identity: Identity) -> Manifest | None:

@@ -1420,6 +1420,13 @@ def test_nobody_but_ci_makes_a_sandbox_for_another(
         run_as(ground.dana).up(project, *words).failed(4, "only CI makes sandboxes for others")
 
 
+def test_who_may_make_no_namespaces_is_told_before_anything_is_built(
+    ground: Ground, run_as: Callable[[Person], Tool], project: GitProject
+) -> None:
+    ended = run_as(ground.stranger).up(project, "--dry-run").failed(4, "no permission to create the namespace")
+    assert f"{ground.stranger.user} may not create namespaces" in ended.err
+
+
 def test_a_group_has_a_sandbox_in_which_all_its_members_work(
     ground: Ground, run_as: Callable[[Person], Tool], project: GitProject
 ) -> None:
