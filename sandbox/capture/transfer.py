@@ -36,7 +36,8 @@ from sandbox.capture.bundle import (
     read_manifest,
     verified,
 )
-from sandbox.capture.model import ARTIFACT_TYPE, Document, read_document
+from sandbox.capture.collect.data import BEFORE, FIXTURES
+from sandbox.capture.model import ARTIFACT_TYPE, read_document
 from sandbox.images.artifacts import Repository
 from sandbox.images.reference import Reference, parse_reference
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused
@@ -258,7 +259,7 @@ async def to_store(store: Store, entry: Entry, other: Store) -> Entry:
     return await _take(other, _Source(opened), Layer("manifest", MANIFEST_TYPE, entry.digest, entry.size))
 
 
-def refuse_plain_fixtures(document: Document, store: Store | None) -> None:
+def refuse_plain_fixtures(bundle: Bundle, store: Store | None) -> None:
     """Refuse to carry the contents of databases, unencrypted, away from this machine.
 
     Args:
@@ -269,7 +270,8 @@ def refuse_plain_fixtures(document: Document, store: Store | None) -> None:
     """
     if store is not None and store.is_local:
         return
-    plain = [item.name for item in document.items if item.area == "fixtures" and item.size and ".age" not in item.name]
+    data = [title for title in bundle.layers if title.startswith((f"{FIXTURES}/", f"{BEFORE}/"))]
+    plain = sorted(title for title in data if not title.endswith(".age"))
     if plain:
         raise Refused(
             "the capture holds the contents of databases, unencrypted",

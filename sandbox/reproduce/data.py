@@ -17,7 +17,7 @@ from sandbox.cluster.client import Cluster
 from sandbox.cluster.pods import is_ready
 from sandbox.model.errors import OperationFailed
 from sandbox.model.objects import Manifest
-from sandbox.project.config import FixtureStore
+from sandbox.project.config import Fixtures, FixtureStore
 from sandbox.reproduce.plan import DataStore
 
 
@@ -52,10 +52,12 @@ async def fill(
     *,
     replace: bool,
     timeout: float,
+    declared: Fixtures,
 ) -> tuple[str, ...]:
     """Restore one store, and compare it with what was captured.
 
     Args:
+        declared: the ``fixtures:`` of sandbox.yaml.
         passwords: of roles.
         replace: what it holds may be lost: nobody but its own first start, or a run that was killed, put it there.
 
@@ -67,7 +69,8 @@ async def fill(
     """
     fixture = store.fixture
     pod = await _pod(cluster, namespace, store)
-    target = FixtureStore(kind=fixture.kind, container=fixture.container)
+    known = declared.stores.get(fixture.name, FixtureStore())
+    target = known.model_copy(update={"kind": fixture.kind, "container": fixture.container})
     request = RestoreRequest(replace=replace, passwords=passwords, timeout=timeout)
     notes = await restore_fixture(cluster, namespace, pod, fixture, folder, request=request, declared=target)
     differences = await verify_fixture(cluster, namespace, pod, fixture, declared=target)

@@ -6,7 +6,6 @@ import asyncio
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from sandbox import __version__
 from sandbox.capture.bundle import Bundle
@@ -24,12 +23,14 @@ from sandbox.model.objects import Manifest, digest, pod_spec
 from sandbox.model.quota import Asked
 from sandbox.model.record import Lock, Record
 from sandbox.model.sandbox import Phase, Sandbox
+from sandbox.project.config import Fixtures, Project
 from sandbox.project.quotas import QuotaProfile, choose_profile
 from sandbox.project.yamlfile import near_any
 from sandbox.provision import allowance, preflight, records, steps
 from sandbox.provision import namespace as ns
 from sandbox.provision.command import run_test
 from sandbox.provision.contents import list_all
+from sandbox.provision.environment import project_around
 from sandbox.provision.guardrails import apply_guardrails, guardrails
 from sandbox.provision.identity import Identity, identify
 from sandbox.provision.plan import Plan, in_order
@@ -57,7 +58,6 @@ DEFAULT_TTL = "8h"
 # What others start from is there before it; what acts on the rest comes after it.
 _LAST = frozenset({"PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress"})
 _LONGEST_ID = 12
-_COMMAND_BOUND = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,12 @@ async def reproduce(target: Target, bundle: Bundle, request: ReproduceRequest, r
         Unreachable: cluster or store do not answer.
         Busy: another deployment of the same sandbox is under way.
     """
-    ttl = parse_ttl(request.ttl or DEFAULT_TTL)
+    if request.ttl:
+        parse_ttl(request.ttl)
     with workspace() as folder:
         async with Cluster.connect(target.context, target.kubeconfig) as cluster:
             planner = Planner(cluster, target, folder, reporter)
-            work = _Work(planner, bundle, request, ttl)
+            work = _Work(planner, bundle, request)
             with reporter.step(f"Read {bundle.entry.id}"):
                 await work.read()
             with reporter.step("Plan"):
@@ -128,12 +129,13 @@ class _Work:
     blueprint: Blueprint
     plan: Plan
 
-    def __init__(self, planner: Planner, bundle: Bundle, request: ReproduceRequest, ttl: timedelta) -> None:
+    def __init__(self, planner: Planner, bundle: Bundle, request: ReproduceRequest) -> None:
         self._planner = planner
         self._cluster = planner.cluster
         self._bundle = bundle
         self._request = request
-        self._ttl = ttl
+        self._ttl = parse_ttl(DEFAULT_TTL)
+        self._project: Project | None = None
         self._reporter = planner.reporter
         self._fresh = False
         self._notes: list[str] = []
@@ -159,10 +161,8 @@ class _Work:
             read_captured(self._bundle, self._request.identity),
         )
         self._planner.tools = {"sandbox": __version__, **found, "kubernetes": kubernetes}
+        await self._settle()
         settings, platform = self._planner.settings, self._planner.platform
-        profiles = known_profiles(settings, self._request.folder, platform, say=self._notes.append)
-        self.profile = choose_profile(self._request.quota or DEFAULT_QUOTA, profiles)
-        check_ttl(self._ttl, self.profile)
         self.identity = await identify(
             self._cluster,
             project=self._document.project or self._bundle.entry.place,
@@ -174,6 +174,25 @@ class _Work:
         self.before = await self._planner.records_of(self.identity, self.profile, self._ttl)
         await allowance.check(self._cluster, self.profile, platform.limits, self.identity, self._reporter)
         await self._find_state()
+
+    async def _settle(self) -> None:
+        """What the user left open: the project's defaults, where the command runs in the captured one's working tree.
+
+        Raises:
+            InvalidInput: there is no such quota profile.
+            Refused: the profile does not allow the TTL.
+        """
+        request = self._request
+        project = await asyncio.to_thread(project_around, request.folder) if request.folder else None
+        if project is not None and self._document.project in ("", project.project):
+            self._project = project
+        defaults = self._project.defaults if self._project else None
+        profiles = known_profiles(
+            self._planner.settings, request.folder, self._planner.platform, say=self._notes.append
+        )
+        self.profile = choose_profile(request.quota or (defaults.quota if defaults else DEFAULT_QUOTA), profiles)
+        self._ttl = parse_ttl(request.ttl or (defaults.ttl if defaults else DEFAULT_TTL))
+        check_ttl(self._ttl, self.profile)
 
     def _branch(self) -> str:
         """What tells this reproduction from others of the same project."""
@@ -443,6 +462,7 @@ class _Work:
                 role_passwords(fixture.facts.get("roles") or (), self.blueprint.manifests),
                 replace=self._fresh,
                 timeout=timeout,
+                declared=self._project.fixtures if self._project else Fixtures(),
             )
 
     # -- what became of it
@@ -509,7 +529,7 @@ class _Work:
                 self.identity.name,
                 record.services,
                 command,
-                timeout=_COMMAND_BOUND,
+                timeout=self._request.command_timeout,
                 on_line=step.detail,
             )
         except NotReady as error:

@@ -21,6 +21,7 @@ class ReproduceRequest:
         identity: file with an age identity, for true values of Secrets and for contents that are encrypted.
         allow_tags: an image whose digest is gone or unknown may be taken by its tag.
         run_command: run the command of the capture on this machine.
+        command_timeout: how long that may take.
         verdict_timeout: how long the failure may take to show.
         timeout: how long the databases may take to become ready, and one of them to be filled.
     """
@@ -40,4 +41,5 @@ class ReproduceRequest:
     dry_run: bool = False
     verdict_timeout: timedelta = timedelta(minutes=2)
     timeout: timedelta = timedelta(minutes=10)
+    command_timeout: timedelta = timedelta(minutes=10)
     folder: Path | None = None

@@ -87,9 +87,8 @@ def declare(project: GitProject, image: str, namespace: str, **values: Any) -> N
     stores = {"db": project.manifests("db", _kept(postgres("db", image)), service("db", 5432))}
     given = {"base": image, "password": PASSWORD, "script": "exec sleep 3600", "sql": _FIRST, "env": [], **values}
     web = {**project.chart("web", _WEB, _MIGRATE, _SECRET, values=given), "needs": ["db"]}
-    project.declare(
-        {**stores, "web": {**web, "migrations": {"restore": "fixtures"}}}, environments={ENV: {"namespace": namespace}}
-    )
+    services = {**stores, "web": {**web, "migrations": {"restore": "fixtures"}}}
+    project.declare(services, environments={ENV: {"namespace": namespace}}, defaults={"ttl": "3h"})
 
 
 def _kept(pod: Manifest) -> Manifest:
@@ -142,7 +141,8 @@ class Again:
 
 def reproduced(failed: Failed, *arguments: str) -> Iterator[Again]:
     name = f"again-{uuid.uuid4().hex[:8]}"
-    ended = failed.run("reproduce", failed.capture, "--name", name, "-o", "json", *arguments)
+    bound = ("--verdict-timeout", "90s")
+    ended = failed.run("reproduce", failed.capture, "--name", name, "-o", "json", *bound, *arguments)
     yield Again(Namespace(failed.space.cluster, name), ended)
     kubectl(failed.space.cluster, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
@@ -167,6 +167,8 @@ def test_with_the_fix_nothing_fails(failed: Failed, fixed: Again) -> None:
     assert fixed.report["source/web"] == ("substituted", f"replaced by {commit[:12]}: Say where to pay")
     [container] = fixed.space.get("deployment", "web")["spec"]["template"]["spec"]["containers"]
     assert container["env"] == _PAYMENT
+    # As the project's own sandbox.yaml says.
+    assert fixed.space.annotations()["sandbox.dev/ttl"] == "3h"
     assert f"replaced by {commit[:12]}" in failed.run("status", fixed.space.name).ok().out
 
 
@@ -286,6 +288,9 @@ def test_masking_rules_hold_for_what_is_exported(failed: Failed, tmp_path: Path)
     where = ("-n", failed.space.name, "--to", "masked", "-o", "json")
     [fixture] = failed.tool.run("data", "export", *where, cwd=other.folder).ok().data
     assert fixture["masked"] == ["postgres.public.orders.total: number"]
+    captured = ("-n", failed.space.name, "--no-images", "--store", str(tmp_path / "store"), "-o", "json")
+    [kept] = failed.tool.run("capture", "create", *captured, cwd=other.folder).ok().data["fixtures"]
+    assert kept["masked"] == fixture["masked"]
 
 
 def test_data_that_cannot_be_copied(failed: Failed, tmp_path: Path) -> None:

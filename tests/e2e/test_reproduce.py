@@ -347,18 +347,27 @@ async def test_a_test_that_failed_runs_again_when_the_user_says_so(
         assert ended.data["verdict"]["evidence"] == [line]
 
 
+HOST_PATH = pod_spec(container("example.com/x@sha256:" + "a" * 64), volumes=[{"name": "h", "hostPath": {"path": "/"}}])
+
+
+@pytest.mark.parametrize(
+    ("brought", "said"),
+    [
+        (deployment("evil", HOST_PATH), "hostPath /"),
+        (claim("huge", resources={"requests": {"storage": "900Ti"}}), "requests.storage"),
+    ],
+)
 async def test_guardrails_bound_what_a_hostile_capture_brings(
-    keeper: Tool, cluster: ClusterInfo, tmp_path: Path
+    keeper: Tool, cluster: ClusterInfo, tmp_path: Path, brought: Manifest, said: str
 ) -> None:
-    spec = pod_spec(container("example.com/x@sha256:" + "a" * 64), volumes=[{"name": "h", "hostPath": {"path": "/"}}])
     binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "all"}}
     store = Store.open(str(tmp_path))
     writer = BundleWriter(store)
-    objects = {"kind": "List", "items": [deployment("evil", spec), binding, {"kind": "Pod"}, 7]}
+    objects = {"kind": "List", "items": [brought, binding, {"kind": "Pod"}, 7]}
     await writer.add("objects/deployments.apps.json", json.dumps(objects).encode(), JSON_TYPE)
     now = datetime.now(UTC)
     entry = await writer.seal(Document(started_at=now, ended_at=now, namespace="kube-system"))
     there = keeper.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path))
     with another(cluster) as space:
-        there.run("reproduce", entry.id, "--name", space.name).failed(4, "hostPath /")
+        there.run("reproduce", entry.id, "--name", space.name).failed(4, said)
         assert space.itself() is None

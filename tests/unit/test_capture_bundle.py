@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.capture import bundle, catalogue, transfer
-from sandbox.capture.bundle import BundleWriter, Damaged, Entry, blob_path, entry_path, open_bundle, problems
-from sandbox.capture.model import ARTIFACT_TYPE, Document, Item, Service, checked_title, read_document
+from sandbox.capture.bundle import Bundle, BundleWriter, Damaged, Entry, blob_path, entry_path, open_bundle, problems
+from sandbox.capture.model import ARTIFACT_TYPE, Document, Service, checked_title, read_document
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.store.store import NotStored, Store
 
@@ -340,18 +340,19 @@ async def test_pulling_again_mends_a_damaged_capture(store: Store, tmp_path: Pat
 
 
 async def test_contents_of_databases_leave_this_machine_only_encrypted(store: Store) -> None:
-    def item(name: str) -> Item:
-        return Item(name=name, area="fixtures", status="ok", started_at=AT, ended_at=AT, size=5)
+    async def holding(title: str) -> Bundle:
+        writer = BundleWriter(store)
+        await writer.add(title, b"dump", "application/octet-stream")
+        return await open_bundle(store, await writer.seal(document()))
 
-    plain, encrypted = (
-        document(items=(item("fixtures/db/shop.dump"),)),
-        document(items=(item("fixtures/db/shop.dump.age"),)),
-    )
+    plain, early = await holding("fixtures/db/shop.dump"), await holding("before/db/shop.dump")
+    encrypted = await holding("fixtures/db/shop.dump.age")
     transfer.refuse_plain_fixtures(plain, store)
     transfer.refuse_plain_fixtures(encrypted, None)
     for place in (None, Store.open("memory://x")):
-        with pytest.raises(Refused, match="unencrypted"):
-            transfer.refuse_plain_fixtures(plain, place)
+        for one in (plain, early):
+            with pytest.raises(Refused, match="unencrypted"):
+                transfer.refuse_plain_fixtures(one, place)
 
 
 # -- the catalogue

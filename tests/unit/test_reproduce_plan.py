@@ -423,3 +423,12 @@ def test_contents_from_before_that_nobody_took_are_unavailable() -> None:
     [line] = [line for line in fidelity(found, plan, facts()) if line.name == "fixture/db"]
     assert line.outcome == "unavailable"
     assert "nothing was taken before" in line.why
+
+
+def test_what_was_evicted_or_pending_is_started_anew_and_not_copied() -> None:
+    evicted = pod("web", BY_DIGEST, "", created="1")
+    evicted["status"] = {"phase": "Failed", "reason": "Evicted"}
+    pending = pod("web", BY_DIGEST, "", created="2", waiting="ContainerCreating")
+    plan = planned(captured(workload("web", BY_DIGEST), pods=(evicted, pending)))
+    assert kinds(plan, "web") == {"Deployment/web"}
+    assert [pin.digest for pin in plan.pins] == [DIGEST]

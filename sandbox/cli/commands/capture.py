@@ -71,7 +71,8 @@ def create(
     """Capture a namespace: pods, logs, events, releases, objects, versions. Changes nothing in it.
 
     `-n` takes any namespace, whoever deployed into it. What could not be had is named in the capture. Secrets are kept
-    out: their keys are there, and a fingerprint of each value.
+    out: their keys are there, and a fingerprint of each value. `fixtures` of the sandbox.yaml around the current folder
+    says what else is a database, and which columns are masked.
     """
     from sandbox.cli.run import run
     from sandbox.model.durations import parse_duration
@@ -115,9 +116,11 @@ async def _create(common: Common, selection: Selection, given: str | None, asked
     from sandbox.cli.reporter import reporter, say
     from sandbox.cluster.client import Cluster
     from sandbox.model.errors import Refused
+    from sandbox.provision.environment import project_around
 
     async with Cluster.connect(common.context, common.kubeconfig) as cluster:
         namespace = selection.namespace or (await chosen(cluster, common, selection)).namespace
+        project = project_around(Path.cwd()) if asked.fixtures else None
         same_as(common, cluster, "cluster-info", "dump", "--namespaces", namespace)
         store = await chosen_store(common, given, cluster)
         if asked.fixtures and not asked.recipients and not store.is_local:
@@ -132,6 +135,7 @@ async def _create(common: Common, selection: Selection, given: str | None, asked
             include_secrets=asked.include_secrets,
             images=asked.images,
             bounds=Bounds(log=asked.max_log),
+            declared=project.fixtures if project else None,
             limits=Limits(max_fixture=asked.max_fixture),
         )
         with reporter(verbose=common.verbose) as talk:
@@ -522,10 +526,10 @@ async def _push(
 
     store = await chosen_store(common, given)
     entry = await find(store, identifier)
-    document = (await open_bundle(store, entry)).document
+    bundle = await open_bundle(store, entry)
     if destination.startswith(transfer.REGISTRY):
         if not plain:
-            transfer.refuse_plain_fixtures(document, None)
+            transfer.refuse_plain_fixtures(bundle, None)
         reference = transfer.registry_reference(destination)
         write(await transfer.to_registry(store, entry, reference, insecure=insecure))
     elif destination.endswith(".tar"):
@@ -534,7 +538,7 @@ async def _push(
     else:
         other = Store.open(destination)
         if not plain:
-            transfer.refuse_plain_fixtures(document, other)
+            transfer.refuse_plain_fixtures(bundle, other)
         write((await transfer.to_store(store, entry, other)).id)
 
 

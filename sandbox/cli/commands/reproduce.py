@@ -109,6 +109,9 @@ def reproduce(
             help="Run the command that the capture names on this machine, where its failure was that command's.",
         ),
     ] = False,
+    command_timeout: Annotated[
+        str, typer.Option("--command-timeout", metavar="DURATION", help="How long that command may take.")
+    ] = "10m",
     dry_run: DryRun = False,
     output_format: Output = Format.TABLE,
 ) -> None:
@@ -143,6 +146,7 @@ def reproduce(
         dry_run=dry_run,
         verdict_timeout=parse_duration(verdict_timeout),
         timeout=parse_duration(timeout),
+        command_timeout=parse_duration(command_timeout),
         folder=Path.cwd(),
     )
     ended = run(_reproduce(common, identifier, store, request))
