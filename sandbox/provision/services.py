@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Invalid, NotFound
 from sandbox.cluster.helm import Helm
+from sandbox.cluster.view import namespace_view
 from sandbox.cluster.waiting import wait_ready, while_watching
 from sandbox.model import labels
 from sandbox.model.objects import Manifest, ObjectRef
@@ -99,7 +100,9 @@ async def deploy_services(
             deployed[name] = await _deploy(place, service, before.get(name), step.detail)
         ready[name].set()
 
-    await _all_or_first_error([one(name) for name in in_order({n: s.needs for n, s in services.items()})])
+    # One view of the namespace for all who wait there, for as long as any of them will.
+    async with namespace_view(place.cluster, place.namespace):
+        await _all_or_first_error([one(name) for name in in_order({n: s.needs for n, s in services.items()})])
     return deployed
 
 
@@ -138,22 +141,32 @@ async def _deploy(
 async def _install_chart(
     place: Place, service: ServicePlan, chart: Path, detail: Callable[[str], None]
 ) -> ServiceRecord:
-    """Install by Helm, watching what it makes: Helm itself would wait out its whole timeout on a crash loop."""
+    """Install by Helm, watching what its hooks wait for: it would wait out its whole timeout on a crash loop."""
     assert service.release is not None
     detail(f"helm upgrade --install {service.release}")
     hooks = [hook for hook in service.hooks if _runs_on_deploy(hook)]
-    # Nobody waits for the hooks of others.
-    async with contextlib.nullcontext() if hooks else place.turns:
+    install = partial(
+        place.helm.install_or_upgrade,
+        service.release,
+        chart,
+        service.values,
+        place.namespace,
+        timeout=place.timeout,
+    )
+    if hooks:
+        # Nobody waits for the hooks of others.
         revision = await while_watching(
-            place.helm.install_or_upgrade(
-                service.release, chart, service.values, place.namespace, timeout=place.timeout
-            ),
+            install(),
             place.cluster,
             place.namespace,
             service.name,
             [*hooks, *service.manifests],
             needs=_known_needs(place, service),
         )
+    else:
+        # Helm waits for nothing then: what goes wrong shows when it has ended.
+        async with place.turns:
+            revision = await install()
     release = await place.helm.release(service.release, place.namespace)
     manifests = release.manifests if release is not None else service.manifests
     return service.record(manifests, revision)
