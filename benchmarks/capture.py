@@ -16,7 +16,7 @@ import time
 import uuid
 from pathlib import Path
 
-from measure import SANDBOX, Claim, environment, medians, options, report, run, tool
+from measure import SANDBOX, Claim, Target, environment, medians, options, report, run, tool
 
 _PODS = 30
 _LINES = 2000
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--image", required=True, help="any image with python3 that the cluster can pull")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(given.context, given.kubeconfig, Path(folder), given.image)
+        bench = Bench(Target(given), Path(folder), given.image)
         try:
             bench.deploy()
             bench.by_hand(-1)
@@ -45,9 +45,9 @@ def main() -> None:
 class Bench:
     """One namespace; each round into new folders, so that nothing is shared."""
 
-    def __init__(self, context: str | None, kubeconfig: Path | None, folder: Path, image: str) -> None:
-        file = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
-        self._where = [*file, *(["--context", context] if context else [])]
+    def __init__(self, target: Target, folder: Path, image: str) -> None:
+        self._where = target.options
+        self._kubectl = target.kubectl
         self._namespace = f"bench-{uuid.uuid4().hex[:6]}"
         self._folder = folder
         self._image = image
@@ -134,9 +134,6 @@ class Bench:
 
     def _pods(self) -> list[str]:
         return self._kubectl("-n", self._namespace, "get", "pods", "-o", "jsonpath={.items[*].metadata.name}").split()
-
-    def _kubectl(self, *argv: str, stdin: str | None = None) -> str:
-        return run([tool("kubectl"), *self._where, *argv], stdin=stdin)
 
     def delete(self) -> None:
         self._kubectl("delete", "namespace", "--wait=false", "--ignore-not-found", self._namespace)

@@ -17,26 +17,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from measure import SANDBOX, Claim, environment, medians, options, report, run, tool
+from measure import SANDBOX, Claim, Target, environment, medians, options, report, run, tool
+from project import write_project
 
-_SERVICES = ("one", "two", "three")
+_RELEASES = 3
 _MEGABYTES = 50
-_CHART = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: {name}}}
-spec:
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}, annotations: {{version: "{{{{ .Values.version }}}}"}}}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: main
-          image: {image}
-          command: [python3, -m, http.server, "8080"]
-          readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
-"""
 # As the official image: the data in the pod, trusted from within.
 _DATABASE = """
 set -eu; d=/tmp/data; b=$(echo /usr/lib/postgresql/*/bin); install -d -o postgres -m 700 "$d"
@@ -52,7 +37,7 @@ def main() -> None:
     parser.add_argument("--image", required=True, help="an image with python3 and PostgreSQL: the shop's base image")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(given.context, given.kubeconfig, Path(folder), given.image)
+        bench = Bench(Target(given), Path(folder), given.image)
         try:
             bench.deploy("1")
             bench.deploy("2")
@@ -77,19 +62,12 @@ def main() -> None:
 class Bench:
     """One environment with three releases in two versions."""
 
-    def __init__(self, context: str | None, kubeconfig: Path | None, folder: Path, image: str) -> None:
-        self._file = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
-        self._context = context
+    def __init__(self, target: Target, folder: Path, image: str) -> None:
+        self._target = target
         self._namespace = f"bench-{uuid.uuid4().hex[:6]}"
         self._folder = folder / "project"
         self._image = image
-        self._folder.mkdir()
-        self._git("init", "--quiet", "--initial-branch=main")
-        for name in _SERVICES:
-            templates = self._folder / name / "templates"
-            templates.mkdir(parents=True)
-            (templates / "main.yaml").write_text(_CHART.format(name=name, image=image))
-            (self._folder / name / "Chart.yaml").write_text(f"{{apiVersion: v2, name: {name}, version: 0.1.0}}")
+        self._services = write_project(self._folder, _RELEASES, image)
 
     def deploy(self, version: str) -> None:
         self._declare(version)
@@ -99,14 +77,14 @@ class Bench:
         run([*self._sandbox("rollback", "bench"), "--to", "1", "--yes"], cwd=self._folder)
 
     def by_hand(self, _round: int) -> None:
-        where = [*self._file, *(["--kube-context", self._context] if self._context else []), "-n", self._namespace]
+        where = [*self._target.helm, "-n", self._namespace]
         started = [
             subprocess.Popen(
                 [tool("helm"), *where, "rollback", name, "--wait", "--force-conflicts"],
                 env=environment(),
                 stdout=subprocess.DEVNULL,
             )
-            for name in _SERVICES
+            for name in self._services
         ]
         assert not [process for process in started if process.wait(120)]
 
@@ -118,11 +96,11 @@ class Bench:
         done = subprocess.run(argv, cwd=self._folder, env=environment(), capture_output=True, text=True, timeout=300)
         assert done.returncode == 1, done.stderr
         ended: dict[str, Any] = json.loads(done.stdout)
-        assert [service["action"] for service in ended["services"]] == ["rolled back"] * len(_SERVICES), ended
+        assert [service["action"] for service in ended["services"]] == ["rolled back"] * _RELEASES, ended
         return ended
 
     def delete(self) -> None:
-        self._kubectl("delete", "namespace", self._namespace, "--wait=false", "--ignore-not-found")
+        self._target.kubectl("delete", "namespace", self._namespace, "--wait=false", "--ignore-not-found")
 
     def database(self) -> None:
         container = {"name": "main", "image": self._image, "command": ["sh", "-c", _DATABASE]}
@@ -133,14 +111,14 @@ class Bench:
             "metadata": {"name": "db", "labels": {"app.kubernetes.io/name": "postgresql"}},
             "spec": {"containers": [container | {"ports": [{"containerPort": 5432}]}]},
         }
-        self._kubectl("-n", self._namespace, "apply", "-f", "-", stdin=json.dumps(pod))
-        self._kubectl("-n", self._namespace, "wait", "pod/db", "--for=condition=Ready", "--timeout=120s")
+        self._target.kubectl("-n", self._namespace, "apply", "-f", "-", stdin=json.dumps(pod))
+        self._target.kubectl("-n", self._namespace, "wait", "pod/db", "--for=condition=Ready", "--timeout=120s")
         numbers = f"generate_series(1, {_MEGABYTES * 1000}) n"
         rows = f"CREATE TABLE rows AS SELECT n, repeat(md5(n::text), 32) AS x FROM {numbers}"
-        self._kubectl("-n", self._namespace, "exec", "db", "--", "psql", "-q", "-U", "postgres", "-c", rows)
+        self._target.kubectl("-n", self._namespace, "exec", "db", "--", "psql", "-q", "-U", "postgres", "-c", rows)
 
     def _declare(self, version: str) -> None:
-        services = {name: {"chart": {"path": name, "set": {"version": version}}} for name in _SERVICES}
+        services = {name: {"chart": {"path": name, "set": {"version": version}}} for name in self._services}
         about = {"apiVersion": "sandbox.dev/v1", "project": "bench", "services": services}
         about["environments"] = {"bench": {"namespace": self._namespace}}
         (self._folder / "sandbox.yaml").write_text(json.dumps(about))
@@ -148,14 +126,10 @@ class Bench:
         self._git("-c", "user.name=Bench", "-c", "user.email=bench@example.com", "commit", "--quiet", "-m", version)
 
     def _sandbox(self, *command: str) -> list[str]:
-        return [SANDBOX, *command, *self._file, *(["--context", self._context] if self._context else [])]
+        return [SANDBOX, *command, *self._target.options]
 
     def _git(self, *arguments: str) -> None:
         run(["git", *arguments], cwd=self._folder)
-
-    def _kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        where = [*self._file, *(["--context", self._context] if self._context else [])]
-        return run([tool("kubectl"), *where, *arguments], stdin=stdin)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,24 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+class Target:
+    """The cluster that both sides work on, as each program takes it.
+
+    Attributes:
+        options: of sandbox and kubectl.
+        helm: the same for helm.
+    """
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        file = ["--kubeconfig", str(given.kubeconfig)] if given.kubeconfig else []
+        self.options = [*file, *(["--context", given.context] if given.context else [])]
+        self.helm = [*file, *(["--kube-context", given.context] if given.context else [])]
+
+    def kubectl(self, *argv: str, stdin: str | None = None) -> str:
+        """Run kubectl there; its output."""
+        return run([tool("kubectl"), *self.options, *argv], stdin=stdin)
+
+
 def run(argv: Sequence[str], *, cwd: Path | None = None, stdin: str | None = None) -> str:
     """Run a command; its output. Ends the benchmark with the command's own words when it fails."""
     done = subprocess.run(

@@ -16,6 +16,7 @@ spec:
   template:
     metadata:
       labels: {app.kubernetes.io/instance: {{ .Release.Name }}}
+      annotations: {version: {{ .Values.version | quote }}}
     spec:
       terminationGracePeriodSeconds: 0
       containers:
@@ -66,7 +67,7 @@ def write_project(folder: Path, charts: int, image: str) -> list[str]:
         chart = folder / name
         (chart / "templates").mkdir(parents=True)
         (chart / "Chart.yaml").write_text(f"apiVersion: v2\nname: {name}\nversion: 0.1.0\n")
-        (chart / "values.yaml").write_text(f"reference: {image}\n")
+        (chart / "values.yaml").write_text(f'reference: {image}\nversion: "1"\n')
         (chart / "templates" / "all.yaml").write_text(_DEPLOYMENT)
         services.append(f"  {name}: {{chart: {{path: {name}}}}}\n")
     (folder / "sandbox.yaml").write_text(f"apiVersion: sandbox.dev/v1\nproject: bench\nservices:\n{''.join(services)}")

@@ -13,7 +13,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from measure import SANDBOX, Claim, medians, options, report, run, seconds, tool
+from measure import SANDBOX, Claim, Target, medians, options, report, run, seconds, tool
 from project import GUARDRAILS, write_project
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--image", required=True, help="any image with python3 that the cluster can pull")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(given.context, given.kubeconfig, Path(folder), given.image)
+        bench = Bench(Target(given), Path(folder), given.image)
         # The node pulls the image once; neither side shall pay for it.
         bench.by_hand(1, "warm")
         # Whether the first readiness probe comes too early is a second, on both sides: the short one needs more rounds.
@@ -41,10 +41,8 @@ def main() -> None:
 class Bench:
     """Deploys the same charts in both ways, each time into a new namespace."""
 
-    def __init__(self, context: str | None, kubeconfig: Path | None, folder: Path, image: str) -> None:
-        file = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
-        self._where = [*file, *(["--context", context] if context else [])]
-        self._helm_where = [*file, *(["--kube-context", context] if context else [])]
+    def __init__(self, target: Target, folder: Path, image: str) -> None:
+        self._target = target
         self._id = uuid.uuid4().hex[:6]
         self._folders = {count: folder / str(count) for count in (1, 10)}
         self._charts = {count: write_project(path, count, image) for count, path in self._folders.items()}
@@ -53,28 +51,25 @@ class Bench:
     def sandbox(self, count: int, name: str) -> None:
         namespace = f"bench-{self._id}-{name}"
         self._namespaces.add(namespace)
-        run([SANDBOX, *self._where, "up", "--name", namespace, "-o", "name"], cwd=self._folders[count])
+        run([SANDBOX, *self._target.options, "up", "--name", namespace, "-o", "name"], cwd=self._folders[count])
 
     def by_hand(self, count: int, name: str) -> None:
         namespace = f"hand-{self._id}-{name}"
         self._namespaces.add(namespace)
-        self._kubectl("create", "namespace", namespace)
-        self._kubectl("apply", "-n", namespace, "-f", "-", stdin=GUARDRAILS)
+        self._target.kubectl("create", "namespace", namespace)
+        self._target.kubectl("apply", "-n", namespace, "-f", "-", stdin=GUARDRAILS)
         for chart in self._charts[count]:
             run(
                 [
                     tool("helm"),
-                    *self._helm_where,
+                    *self._target.helm,
                     *("-n", namespace),
                     *("upgrade", "--install", chart, str(self._folders[count] / chart), "--wait"),
                 ]
             )
 
     def delete(self) -> None:
-        self._kubectl("delete", "namespace", "--wait=false", "--ignore-not-found", *sorted(self._namespaces))
-
-    def _kubectl(self, *argv: str, stdin: str | None = None) -> None:
-        run([tool("kubectl"), *self._where, *argv], stdin=stdin)
+        self._target.kubectl("delete", "namespace", "--wait=false", "--ignore-not-found", *sorted(self._namespaces))
 
 
 if __name__ == "__main__":
