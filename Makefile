@@ -11,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Empty is unset: else every process of the tests would compile all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 # `sandbox cluster create` says which Debian packages are missing; here it installs them (as root).
 export SANDBOX_INSTALL_PACKAGES := 1
 

@@ -73,11 +73,17 @@ def probe_image(cluster: ClusterInfo, probe_storage: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def tool(cluster: ClusterInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
+def preloaded() -> Iterator[Preloaded]:
+    """The process that runs commands; what it has imported serves all files of a worker."""
+    made = Preloaded()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def tool(cluster: ClusterInfo, preloaded: Preloaded, tmp_path_factory: pytest.TempPathFactory) -> Tool:
     """The command, in a home of its own."""
-    preloaded = Preloaded()
-    yield Tool(cluster, tmp_path_factory.mktemp("home"), preloaded)
-    preloaded.close()
+    return Tool(cluster, tmp_path_factory.mktemp("home"), preloaded)
 
 
 @pytest.fixture

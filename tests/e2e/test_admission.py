@@ -1222,13 +1222,6 @@ def test_a_profile_that_changes_stops_nothing_that_runs(ground: Ground, tmp_path
 # --- the tool itself, with the rights of a developer ------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def preloaded() -> Iterator[Preloaded]:
-    made = Preloaded()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def project(ground: Ground, tmp_path: Path) -> Iterator[GitProject]:
     """A project with a chart and manifests; its one workload has no pods, for there is no node."""

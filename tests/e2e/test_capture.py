@@ -35,6 +35,7 @@ from sandbox.cluster.providers import ClusterInfo, embedded_bin_dir
 from sandbox.store.store import Store
 from tests.conftest import kubectl
 from tests.e2e import datastores, projects
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 from tests.e2e.image_registry import running_registry
 from tests.e2e.projects import Ended, GitProject, Namespace, Tool
@@ -147,7 +148,7 @@ def helm(cluster: ClusterInfo, namespace: str, chart: Path, values: dict[str, An
 
 
 def restarts(space: Namespace, app: str) -> int:
-    pods = json.loads(space.kubectl("get", "pods", "-l", f"app={app}", "-o", "json"))["items"]
+    pods = api_of(space.cluster).list("pods", space.name, f"app={app}")
     statuses = [status for pod in pods for status in pod.get("status", {}).get("containerStatuses", ())]
     return sum(status["restartCount"] for status in statuses if status["restartCount"] > 0)
 

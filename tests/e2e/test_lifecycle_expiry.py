@@ -28,11 +28,9 @@ NEAR = timedelta(seconds=60)
 
 
 @pytest.fixture(scope="module")
-def tool(control_plane: ClusterInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
+def tool(control_plane: ClusterInfo, preloaded: Preloaded, tmp_path_factory: pytest.TempPathFactory) -> Tool:
     """The command, on the cluster without nodes."""
-    preloaded = Preloaded()
-    yield Tool(control_plane, tmp_path_factory.mktemp("home"), preloaded)
-    preloaded.close()
+    return Tool(control_plane, tmp_path_factory.mktemp("home"), preloaded)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from sandbox.model.objects import Manifest
 from sandbox.store.store import Store
 from tests.conftest import kubectl
 from tests.e2e import datastores
+from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 from tests.e2e.projects import Namespace, Tool
 from tests.e2e.workloads import claim, container, deployment, pod_spec
@@ -136,7 +137,7 @@ def broken(keeper: Tool, cluster: ClusterInfo, image: str) -> Iterator[Broken]:
     sql(space, "postgres", _SCHEMA.format(role=ROLE))
     redis(space, CACHE, "set", "cart:7", "two lamps")
     space.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([claim("uploads"), shop(image)]))
-    until(lambda: restarts(space, "shop") or None, "shop crashes twice", 120)
+    until(lambda: backs_off(space, "shop") or None, "shop crashes twice", 120)
     done = keeper.run("capture", "create", "-n", space.name, "--reason", "the shop is down", "-o", "name")
     yield Broken(space, done.ok().out.strip())
     kubectl(cluster, "delete", "namespace", space.name, "--wait=false")
@@ -153,10 +154,14 @@ def redis(space: Namespace, password: str, *command: str) -> str:
     return kubectl(space.cluster, "exec", "-n", space.name, "deployment/cache", "--", *words).strip()
 
 
-def restarts(space: Namespace, app: str) -> int:
-    pods = json.loads(space.kubectl("get", "pods", "-l", f"app={app}", "-o", "json"))["items"]
+def backs_off(space: Namespace, app: str) -> bool:
+    """Whether a container has crashed again and waits: in the second in which it runs, nothing is wrong with it."""
+    pods = api_of(space.cluster).list("pods", space.name, f"app={app}")
     statuses = [status for pod in pods for status in pod.get("status", {}).get("containerStatuses", ())]
-    return sum(status["restartCount"] for status in statuses)
+    return any(
+        status["restartCount"] and status["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        for status in statuses
+    )
 
 
 def value_of(space: Namespace, name: str, key: str) -> str:
