@@ -65,42 +65,38 @@ async def down(
     wait: bool = True,
     timeout: float = 120.0,
     must_exist: bool = False,
-) -> list[DownResult]:
-    """Delete sandboxes.
+) -> list[DownResult | Exception]:
+    """Delete sandboxes; one that cannot be stops none of the others.
 
     Args:
         store: where their locks are kept; None: nowhere.
         must_exist: one that is not there is an error, unless it was deleted before and its lock is kept.
 
-    Raises:
-        NotFound: ``must_exist`` and there is none.
-        Refused: a namespace is not one that we may delete.
+    Returns:
+        What became of each, or what stood in the way: ``NotFound`` where it must exist and does not, ``Refused`` where
+        its namespace is not one that we may delete.
     """
     async with Cluster.connect(target.context, target.kubeconfig) as cluster:
         at_once = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(name: str) -> DownResult:
+        async def one(name: str) -> DownResult | Exception:
             async with at_once:
                 try:
                     return await _down_one(cluster, name, reporter, store, dry_run=dry_run, wait=wait, timeout=timeout)
                 except NotFound as error:
-                    await _check_was_there(
+                    is_fine = await _may_be_gone(
                         cluster, name, target.namespace_prefix, error, reporter, must_exist=must_exist
                     )
-                    return DownResult(name, deleted=False)
+                    return DownResult(name, deleted=False) if is_fine else error
+                except SandboxError as error:
+                    return error
 
-        outcomes = await asyncio.gather(*(one(name) for name in dict.fromkeys(names)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(one(name) for name in dict.fromkeys(names)))
         if store is not None and store.is_local:
             # Nobody else looks after the user's own; others are the clean-up's.
             with suppress(SandboxError):
                 await forget_locks(store, RETENTION, await cluster.server_time())
-    # One that may not be deleted stops none of the others; it is told when they are done.
-    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    for error in errors[1:]:
-        reporter.warn(str(error))
-    if errors:
-        raise errors[0]
-    return [outcome for outcome in outcomes if isinstance(outcome, DownResult)]
+    return outcomes
 
 
 async def _down_one(
@@ -156,21 +152,18 @@ async def _keep_lock(
         return ""
 
 
-async def _check_was_there(
+async def _may_be_gone(
     cluster: Cluster, name: str, prefix: str, error: NotFound, reporter: Reporter, *, must_exist: bool
-) -> None:
-    """Deleting twice is no failure, a name with a typing error in it is one.
-
-    Raises:
-        NotFound: there is no sign that it ever was there, and it must have been.
-    """
+) -> bool:
+    """Whether it is fine that a sandbox is not there: deleting twice is no failure, a typing error is one."""
     if not must_exist:
         reporter.warn(f"{error.what}; {error.hint}" if error.hint else error.what)
-    elif await was_deleted(cluster, name, prefix):
+        return True
+    if await was_deleted(cluster, name, prefix):
         reporter.info(f"{name} is gone already; `sandbox up --lock {name}` brings it back")
-    else:
-        error.hint = "; ".join(filter(None, (error.hint, "--ignore-not-found where that is no matter")))
-        raise error
+        return True
+    error.hint = "; ".join(filter(None, (error.hint, "--ignore-not-found where that is no matter")))
+    return False
 
 
 async def _uninstall(cluster: Cluster, sandbox: Sandbox, newest: Record | None, reporter: Reporter) -> None:

@@ -58,6 +58,9 @@ def test_everything_is_gone_and_a_second_time_is_no_error(
     # What never was there is a typing error, unless somebody says that it does not matter.
     unknown = f"{project.name}-x"
     tool.run("down", "--yes", unknown).failed(1, f"there is no sandbox {unknown}", "--ignore-not-found")
+    # It stops none of the others, which are told.
+    mixed = tool.run("down", "--yes", "-o", "name", unknown, project.name).failed(1, "there is no sandbox")
+    assert mixed.out.strip() == project.name
     (ignored,) = down(tool, unknown, "--ignore-not-found")
     assert ignored["deleted"] is False
 

@@ -36,6 +36,7 @@ def down(
     What cannot be deleted is named with the reason.
     """
     from sandbox.cli.confirm import confirm
+    from sandbox.cli.connect import done_of, raise_failures
     from sandbox.cli.reporter import reporter
     from sandbox.cli.run import run
     from sandbox.model.durations import parse_duration
@@ -59,7 +60,8 @@ def down(
                 must_exist=not all_ and bool(names or selection.given) and not ignore_not_found,
             )
         )
-    _show(results, output, dry_run=dry_run)
+    _show(done_of(results), output, dry_run=dry_run)
+    raise_failures([*results, *_stuck(done_of(results))])
 
 
 def _store(common: Common) -> Store | None:
@@ -112,7 +114,6 @@ async def _all_of(common: Common, selection: Selection, names: Sequence[str] | N
 def _show(results: Sequence[DownResult], output: Format, *, dry_run: bool) -> None:
     from sandbox.cli.output import Column, show_list
     from sandbox.cli.reporter import say
-    from sandbox.model.errors import PartlyDone
 
     def state(result: DownResult) -> str:
         if result.stuck:
@@ -130,12 +131,16 @@ def _show(results: Sequence[DownResult], output: Format, *, dry_run: bool) -> No
         Column("WHICH", lambda r: ", ".join(r.objects), wide=True),
         Column("LOCK", lambda r: r.lock, wide=True),
     ]
-    show_list(results, columns, output, name=lambda r: r.name)
+    if results or output in (Format.JSON, Format.YAML):
+        show_list(results, columns, output, name=lambda r: r.name)
     for result in results:
         if result.restore and not result.stuck:
             say(f"{result.name} comes back with: {result.restore}")
+
+
+def _stuck(results: Sequence[DownResult]) -> list[Exception]:
+    from sandbox.model.errors import PartlyDone
+
     stuck = [f"{result.name}: {reason}" for result in results for reason in result.stuck]
-    if stuck:
-        raise PartlyDone(
-            "not everything is gone", why="\n".join(stuck), hint="mend that, then run `sandbox down` again"
-        )
+    hint = "mend that, then run `sandbox down` again"
+    return [PartlyDone("not everything is gone", why="\n".join(stuck), hint=hint)] if stuck else []
