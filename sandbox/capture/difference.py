@@ -133,7 +133,7 @@ def lacks(a: Side, b: Side) -> str:
     """What of two sides cannot be compared, in words; empty: nothing."""
     if any(content is None for content in _contents(a, b)):
         poor = [side.title for side in (a, b) if side.live is None and side.rendered is None]
-        return f"{' and '.join(poor)} say nothing of values and objects" if poor else "they say it in different ways"
+        return f"values and objects are not known of {' and '.join(poor)}" if poor else "they say it in different ways"
     if a.is_of_commits != b.is_of_commits:
         return "images of a commit that is only rendered are not built: its commit stands for them"
     return ""

@@ -10,9 +10,19 @@ from typing import Any
 import pytest
 
 from sandbox.capture.bundle import Bundle, BundleWriter, open_bundle
-from sandbox.capture.difference import Difference, difference
+from sandbox.capture.difference import (
+    OF_THE_COMMIT,
+    Difference,
+    Side,
+    compared,
+    difference,
+    lacks,
+    side_of_lock,
+    side_of_record,
+)
 from sandbox.capture.model import Document, Image, QuotaLine, Redaction, Service, Why
 from sandbox.capture.services import image_of
+from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
 from sandbox.store.store import Store
 
 AT = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
@@ -147,3 +157,54 @@ async def test_quota_tools_and_data(store: Store) -> None:
 def test_an_image_is_known_by_the_digest_that_ran(named_as: str, image_id: str, repository: str, digest: str) -> None:
     image = image_of("main", named_as, image_id)
     assert (image.repository, image.digest) == (repository, digest)
+
+
+# -- records, locks and commits
+
+
+def deployed(image: str = "r:5000/web", tag: str = "src-1234567890", **more: Any) -> Record:
+    digest = f"{image}:{tag}@{DIGEST}"
+    spec = {"template": {"spec": {"containers": [{"name": "main", "image": digest, "env": []}]}}}
+    secret = {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "web"}, "data": {"a": "hmac-1"}}
+    manifest = {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "web"}, "spec": spec}
+    locked = ImageLock(name="shop/web", repository=image, tag=tag, digest=DIGEST)
+    lock = ServiceLock(
+        kind="chart", repo="r", ref="main", commit="1" * 40, images=(locked,), input_digest="i", manifest_digest="m"
+    )
+    whole = Lock(project="shop", env="qa", services={"web": lock}, created_at=AT, tools=more.pop("tools", {}))
+    values = {"image": {"repository": image, "tag": f"{tag}@{DIGEST}"}, **more}
+    service = ServiceRecord(lock=lock, manifests=[manifest, secret], values=values, inventory=[])
+    return Record(number=1, at=AT, by="", namespace_uid="", outcome="deployed", lock=whole, services={"web": service})
+
+
+def rendered(**more: Any) -> Side:
+    """The same commit, with images that are not built."""
+    made = deployed(OF_THE_COMMIT.repository, OF_THE_COMMIT.tag, **more)
+    plain = made.model_dump(mode="json")
+    text = json.dumps(plain).replace(DIGEST, OF_THE_COMMIT.digest)
+    return side_of_record(Record.model_validate_json(text), key_id="", of_commits=True)
+
+
+def test_a_record_and_its_commit_do_not_differ_by_images_and_made_up_secrets() -> None:
+    there = side_of_record(deployed(), key_id="k")
+    assert compared(there, rendered()) == []
+    assert "not built" in lacks(there, rendered())
+    assert [(d.area, d.path) for d in compared(there, rendered(replicas=3))] == [("values", "replicas")]
+
+
+def test_fingerprints_count_where_one_key_made_them() -> None:
+    other = deployed()
+    other.services["web"].manifests[1]["data"] = {"a": "hmac-2", "b": "hmac-3"}
+    one, two = side_of_record(deployed(), key_id="k"), side_of_record(other, key_id="k")
+    assert [(d.area, d.path) for d in compared(one, two)] == [("secret", "a"), ("secret", "b")]
+    foreign = side_of_record(other, key_id="l")
+    assert [(d.area, d.path) for d in compared(one, foreign)] == [("secret", "b")]
+
+
+def test_a_lock_knows_versions_only() -> None:
+    one = deployed()
+    newer = one.services["web"].lock.model_copy(update={"commit": "2" * 40})
+    lock = side_of_lock(one.lock.model_copy(update={"services": {"web": newer}}), "lock x")
+    here = side_of_record(one, key_id="")
+    assert [(d.area, d.where, d.path) for d in compared(here, lock)] == [("service", "web", "commit")]
+    assert lacks(here, lock) == "values and objects are not known of lock x"
