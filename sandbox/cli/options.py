@@ -92,7 +92,7 @@ class Common:
             metavar="PREFIX",
             envvar="SANDBOX_NAMESPACE_PREFIX",
             show_envvar=False,
-            help="What sandboxes' namespaces start with; default: from the user settings.",
+            help="What sandboxes' namespaces start with; default: the platform's, else from the user settings.",
         ),
     ] = None
     verbose: Annotated[
