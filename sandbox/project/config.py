@@ -479,7 +479,7 @@ class FixtureStore(ConfigModel):
     """A database or cache whose contents are captured, where it is not found by itself or needs to be told more."""
 
     kind: Text | None = None
-    """What it is: `postgresql`, `redis`, or what a plugin brings; recognised where not given."""
+    """What it is: `postgresql`, `mysql` (MariaDB too), `redis`, or what a plugin brings; recognised where not given."""
     workload: Text | None = None
     """Name of its Deployment, StatefulSet, DaemonSet or Pod; the name of this entry where not given."""
     container: Text | None = None

@@ -1,4 +1,4 @@
-"""Pods of real databases and caches, of the example shop's base image."""
+"""Pods of real databases and caches, of images of Debian's packages."""
 
 from __future__ import annotations
 
@@ -35,12 +35,30 @@ dir /tmp
 repl-diskless-sync-delay 0
 CONFIG
 """
+# As the official image does it: made on the first start, with a password for root from everywhere.
+_MARIADB = """
+set -eu
+d=/var/lib/mysql; install -d "$d" /run/mysqld
+mariadb-install-db --no-defaults --user=root --datadir="$d" --auth-root-authentication-method=normal \
+  --skip-test-db >/dev/null
+printf "ALTER USER root@localhost IDENTIFIED BY '%s';" "$MARIADB_ROOT_PASSWORD" > /tmp/init
+exec mariadbd --no-defaults --user=root --datadir="$d" --init-file=/tmp/init --innodb-flush-log-at-trx-commit=0 "$@"
+"""
 
 
 def base_image(cluster: ClusterInfo) -> str:
     """The shop's base image in the cluster's registry: Debian with PostgreSQL and Redis."""
+    return _image(cluster)
+
+
+def mariadb_image(cluster: ClusterInfo) -> str:
+    """Debian with MariaDB, in the cluster's registry."""
+    return _image(cluster, "--name", "test-mariadb", "--package", "mariadb-server-core", "--package", "mariadb-client")
+
+
+def _image(cluster: ClusterInfo, *options: str) -> str:
     assert cluster.registry is not None
-    command = [sys.executable, str(_MAKE), cluster.registry]
+    command = [sys.executable, str(_MAKE), cluster.registry, *options]
     made = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert made.returncode == 0, made.stderr
     return str(made.stdout).strip()
@@ -62,6 +80,13 @@ def redis(name: str, image: str, *arguments: str, **more: Any) -> Manifest:
     return _pod(name, image, _REDIS, arguments, 6379, ready, environment, **more)
 
 
+def mariadb(name: str, image: str, *arguments: str, **more: Any) -> Manifest:
+    """A MariaDB server whose root has PASSWORD."""
+    up = {"tcpSocket": {"port": 3306}, "periodSeconds": 1, "failureThreshold": 300}
+    environment = [{"name": "MARIADB_ROOT_PASSWORD", "value": PASSWORD}]
+    return _pod(name, image, _MARIADB, arguments, 3306, up, environment, **more)
+
+
 def _pod(
     name: str,
     image: str,
@@ -81,7 +106,7 @@ def _pod(
         "readinessProbe": ready,
         **more,
     }
-    label = "postgresql" if port == 5432 else "redis"
+    label = {5432: "postgresql", 6379: "redis", 3306: "mariadb"}[port]
     return {
         "apiVersion": "v1",
         "kind": "Pod",

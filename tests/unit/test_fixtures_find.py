@@ -48,6 +48,10 @@ def declared(**stores_: Any) -> Fixtures:
         (container("db", "acme/ledger:1", 5432, "POSTGRES_PASSWORD"), {}, "postgresql"),
         (container("db", "acme/ledger:1", 5432), {}, None),
         (container("db", "acme/ledger:1", 80, "POSTGRES_PASSWORD"), {}, None),
+        (container("db", "mysql:8.4"), {}, "mysql"),
+        (container("db", "docker.io/bitnami/mariadb:11"), {}, "mysql"),
+        (container("db", "acme/books", 3306, "MYSQL_DATABASE"), {}, "mysql"),
+        (container("db", "acme/books", 3306), {}, None),
         (container("cache", "redis:7"), {}, "redis"),
         (container("cache", "ghcr.io/valkey-io/valkey:8.0"), {}, "redis"),
         (container("cache", "acme/carts", 6379), {"app.kubernetes.io/name": "redis"}, "redis"),
@@ -104,7 +108,7 @@ def test_what_is_declared_wins_over_what_is_recognised() -> None:
         Missing("gone", "redis", "no pod of gone is there"),
         Missing(
             "ledger", "",
-            "none of the containers side, main is a store that is known (postgresql, redis); name its `kind`",
+            "none of the containers side, main is a store that is known (mysql, postgresql, redis); name its `kind`",
         ),
     ]  # fmt: skip
 
