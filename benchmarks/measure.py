@@ -122,13 +122,24 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def medians(rounds: int, product: Callable[[int], object], peer: Callable[[int], object]) -> tuple[float, float]:
-    """Median seconds of product and peer, run in turns; both get the number of the round."""
+def medians(
+    rounds: int,
+    product: Callable[[int], object],
+    peer: Callable[[int], object],
+    *,
+    after: Callable[[], object] = lambda: None,
+) -> tuple[float, float]:
+    """Median seconds of product and peer, run in turns; both get the number of the round.
+
+    Args:
+        after: takes away what one of them left behind; not timed.
+    """
     _compile_checkout()
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds):
         for work, found in zip((product, peer), times, strict=True):
             found.append(seconds(lambda work=work, number=number: work(number)))  # type: ignore[misc]
+            after()
     return statistics.median(times[0]), statistics.median(times[1])
 
 
