@@ -25,7 +25,8 @@ async def retained(cluster: Cluster, namespaces: Container[str]) -> dict[str, li
             spec = volume.get("spec") or {}
             claim = spec.get("claimRef") or {}
             namespace = claim.get("namespace", "")
-            if spec.get("persistentVolumeReclaimPolicy") == "Retain" and namespace in namespaces:
+            bound = (volume.get("status") or {}).get("phase") == "Bound"
+            if bound and spec.get("persistentVolumeReclaimPolicy") == "Retain" and namespace in namespaces:
                 found[namespace].append(f"{volume['metadata']['name']} (of {namespace}/{claim.get('name', '')})")
     except Forbidden:
         return {}

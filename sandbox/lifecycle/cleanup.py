@@ -9,7 +9,6 @@ Nothing is remembered that the cluster does not know, so one that is killed is s
 from __future__ import annotations
 
 import asyncio
-import shlex
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -35,7 +34,7 @@ from sandbox.lifecycle.report import Action, Line, Pass, Tell
 from sandbox.lifecycle.verdict import Fate, Rules, Verdict, judge, over_limit
 from sandbox.model import labels
 from sandbox.model.deadline import is_final
-from sandbox.model.deletion import check_ours
+from sandbox.model.deletion import check_ours, restore_command
 from sandbox.model.durations import relative, short_duration, to_rfc3339
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
 from sandbox.model.objects import Manifest, ObjectRef
@@ -635,7 +634,7 @@ class Sweep:
                 project=sandbox.project if sandbox else "",
                 deadline=verdict.deadline if verdict else None,
                 lock=lock,
-                restore=f"sandbox up --lock {shlex.quote(lock)} --name {sandbox.name}" if lock and sandbox else "",
+                restore=restore_command(lock, sandbox) if lock and sandbox else "",
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -108,3 +109,14 @@ def _why_it_stays(metadata: Manifest, now: datetime) -> str:
     if end > now:
         return f"has until {to_rfc3339(end)} ({relative(end, now)}) to end, its grace period"
     return f"was to end by {to_rfc3339(end)} ({relative(end, now)}), and its node does not say that it has"
+
+
+def restore_command(lock: str, sandbox: Sandbox) -> str:
+    """What brings a deleted sandbox back, as the one that it was.
+
+    Args:
+        lock: where its lock is kept.
+    """
+    words = ["sandbox", "up", "--lock", lock, "--name", sandbox.name]
+    words += ["--quota", sandbox.quota_profile] if sandbox.quota_profile else []
+    return shlex.join(words)

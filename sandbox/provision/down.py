@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from sandbox.cluster.ending import what_holds
 from sandbox.cluster.errors import NotFound
 from sandbox.cluster.helm import Helm
 from sandbox.cluster.volumes import retained
-from sandbox.model.deletion import check_ours
+from sandbox.model.deletion import check_ours, restore_command
 from sandbox.model.errors import SandboxError
 from sandbox.model.owner import Owner
 from sandbox.model.record import Record
@@ -120,7 +119,7 @@ async def _down_one(
         return DownResult(sandbox.name, deleted=True, objects=named)
     stay = (await retained(cluster, {sandbox.namespace})).get(sandbox.namespace)
     lock = await _keep_lock(sandbox, Owner.of(namespace), newest, store, reporter)
-    restore = f"sandbox up --lock {shlex.quote(lock)} --name {sandbox.name}" if lock else ""
+    restore = restore_command(lock, sandbox) if lock else ""
     if stay:
         reporter.warn(f"volumes stay with their data, for their reclaim policy is Retain: {', '.join(stay)}")
     with reporter.step(f"Delete {sandbox.name}") as step:
@@ -162,7 +161,8 @@ async def _may_be_gone(
     if await was_deleted(cluster, name, prefix):
         reporter.info(f"{name} is gone already; `sandbox up --lock {name}` brings it back")
         return True
-    error.hint = "; ".join(filter(None, (error.hint, "--ignore-not-found where that is no matter")))
+    asked = f"{error.hint}{' ' if error.hint.endswith('?') else '; '}" if error.hint else ""
+    error.hint = f"{asked}--ignore-not-found where that is no matter"
     return False
 
 

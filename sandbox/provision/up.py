@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import get_args
 
 from sandbox.cluster import sleeping
@@ -135,7 +136,7 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
         prefix=planner.target.namespace_prefix,
         owner=request.owner or planner.settings.owner,
         owner_group=request.owner_group,
-        name=request.name,
+        name=request.name or _name_in_lock(request.lock, planner.target.namespace_prefix),
     )
     if request.name and identity.name != request.name:
         planner.reporter.info(f"the sandbox is called {identity.name}: {request.name!r} is no name for a namespace")
@@ -276,3 +277,10 @@ def _result(
         notes=plan.notes,
         now=cluster.known_time(),
     )
+
+
+def _name_in_lock(lock: Path | str | None, prefix: str) -> str | None:
+    """What the deleted sandbox was called whose kept lock was asked for by name; it comes back as that, as no other."""
+    if not isinstance(lock, str) or "://" in lock:
+        return None
+    return lock.removeprefix(prefix)

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -926,8 +927,10 @@ def test_an_owner_puts_on_no_finalizer_that_nobody_takes_off(ground: Ground, min
 
 def test_no_template_brings_what_its_owner_may_not(ground: Ground, mine: str) -> None:
     """Controllers make what templates say with accounts of the system's."""
-    held, named, kept = (deployment() for _ in range(3))
+    held, tracked, named, kept = (deployment() for _ in range(4))
     held["template"] = changed(held["template"], {"finalizers": ["example.com/never"]})
+    # It is the job controller's, which looks after pods of Jobs only.
+    tracked["template"] = changed(tracked["template"], {"finalizers": ["batch.kubernetes.io/job-tracking"]})
     for spec, wrong in ((named, {"volumeName": "somebodys"}), (kept, {})):
         template = claim("data")
         template["spec"] |= wrong
@@ -935,6 +938,7 @@ def test_no_template_brings_what_its_owner_may_not(ground: Ground, mine: str) ->
         spec |= {"serviceName": "web", "volumeClaimTemplates": [template]}
     for kind, name, spec in (
         ("Deployment", "held", held),
+        ("Deployment", "tracked", tracked),
         ("StatefulSet", "named", named),
         ("StatefulSet", "kept", kept),
     ):
@@ -942,13 +946,43 @@ def test_no_template_brings_what_its_owner_may_not(ground: Ground, mine: str) ->
         ground.dana.create(inside(mine, f"{kind.lower()}s", "apis/apps/v1"), workload).ok()
 
     def refused() -> bool | None:
-        said = " ".join(event["message"] for event in ground.admin.get(inside(mine, "events")).ok()["items"])
-        wanted = ("pods begin without finalizers", "do not name their volume", "claims of a sandbox begin without")
-        return True if all(words in said for words in wanted) else None
+        events = ground.admin.get(inside(mine, "events")).ok()["items"]
+        said = " ".join(f"{event['involvedObject']['name']}: {event['message']}" for event in events)
+        wanted = (
+            r"held-\S+: [^:]*[^.]*pods begin without finalizers",
+            r"tracked-\S+: .*?pods begin without finalizers",
+            "do not name their volume",
+            "claims of a sandbox begin without",
+        )
+        return True if all(re.search(words, said) for words in wanted) else None
 
-    until(refused, "the controllers are told of all three", 60)
+    until(refused, "the controllers are told of all four", 60)
+    pods = ground.admin.get(inside(mine, "pods")).ok()["items"]
+    assert not [pod["metadata"]["name"] for pod in pods if pod["metadata"]["name"].startswith(("held-", "tracked-"))]
     claims = ground.admin.get(inside(mine, "persistentvolumeclaims")).ok()["items"]
     assert not [c["metadata"]["name"] for c in claims if c["metadata"]["name"].startswith("data-")]
+
+
+def test_a_pod_of_a_job_is_not_made_somebody_elses(ground: Ground, mine: str) -> None:
+    """The job controller would let go of it, and nobody take its finalizer off."""
+    template = {**deployment()["template"], "metadata": {}}
+    template["spec"] = {**template["spec"], "restartPolicy": "Never"}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once"}, "spec": {"template": template}}
+    ground.dana.create(inside(mine, "jobs", "apis/batch/v1"), job).ok()
+
+    def pod() -> Manifest | None:
+        found = ground.admin.get(inside(mine, "pods")).ok()["items"]
+        return next((p for p in found if p["metadata"]["name"].startswith("once-")), None)
+
+    made = until(pod, "the Job has made its pod", 60)
+    assert made["metadata"]["finalizers"] == ["batch.kubernetes.io/job-tracking"]
+    record = ground.admin.get(inside(mine, "configmaps/kube-root-ca.crt")).ok()["metadata"]
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "name": record["name"], "uid": record["uid"], "controller": True}
+    path = inside(mine, f"pods/{made['metadata']['name']}")
+
+    for owners in ([other], []):
+        ground.dana.merge(path, {"metadata": {"ownerReferences": owners}}).refused("Jobs stay theirs")
+    ground.dana.merge(path, label(team="payments")).ok()
 
 
 def test_no_finalizer_gets_in_by_the_status(ground: Ground, mine: str) -> None:
@@ -1311,7 +1345,7 @@ def test_what_the_clean_up_deleted_comes_back_by_its_name(
 
     done = run_as(cleaner).run("cleanup", "--yes", "-o", "json", "-l", f"{labels.PROJECT}={name}").ok()
     (deleted,) = [line for line in map(json.loads, done.out.splitlines()) if line["action"] == "deleted"]
-    assert deleted["restore"] == f"sandbox up --lock {deleted['lock']} --name {name}"
+    assert deleted["restore"] == f"sandbox up --lock {deleted['lock']} --name {name} --quota small"
     assert deleted["lock"].startswith(f"configmap://sandbox-locks/{name}-")
     until(lambda: True if ground.admin.get(f"/api/v1/namespaces/{name}").status == 404 else None, "it is gone", 60)
     kept = inside("sandbox-locks", f"configmaps/{deleted['lock'].rpartition('/')[2]}")
@@ -1324,7 +1358,9 @@ def test_what_the_clean_up_deleted_comes_back_by_its_name(
     # A name is anybody's by now; whose code is deployed must not be.
     theirs = run_as(ground.mallory).up(project, "--lock", name)
     theirs.failed(4, f"it is of {ground.dana.user}", f"--lock {deleted['lock']}")
-    again = tool.up(project, "--lock", name).ok()
+    # The name that the branch's sandbox would have is another's.
+    again = tool.run("up", "--lock", name, "-o", "json", cwd=project.folder).ok()
+    assert again.data["sandbox"]["name"] == name
     assert (again.data["commit"]["sha"], again.data["sandbox"]["ref"]) == (sha, "main")
     assert deleted["lock"] in again.err
     # What its owner deletes leaves its lock too, in a place of theirs.

@@ -40,8 +40,11 @@ def down(
     from sandbox.cli.reporter import reporter
     from sandbox.cli.run import run
     from sandbox.model.durations import parse_duration
+    from sandbox.model.errors import InvalidInput
     from sandbox.provision.down import down as delete
 
+    if names and selection.given:
+        raise InvalidInput("NAME and --sandbox or --namespace say which twice", hint="leave one of them out")
     bound = parse_duration(timeout)
     wanted = run(_all_of(common, selection, names) if all_ else _names(common, selection, names))
     if not dry_run and wanted:
