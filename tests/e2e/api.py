@@ -136,7 +136,7 @@ class Api:
                 connection.request(method, target, text, headers)
                 answer = connection.getresponse()
                 return answer.status, json.loads(answer.read())
-            except (http.client.HTTPException, ConnectionError):
+            except (http.client.HTTPException, ConnectionError, ssl.SSLError):
                 connection.close()
                 self._connections.kept = None
                 # The server closes what nobody used for a while; a new connection that fails is another matter.

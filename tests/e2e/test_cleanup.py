@@ -361,20 +361,27 @@ def test_volumes_that_stay_are_said_and_stay(tool: Tool, group: Group) -> None:
     group.make(expired, -HOUR)
     group.make(alive, HOUR)
     volumes = {
-        f"{expired}-keep": (expired, "Retain"),
-        f"{expired}-drop": (expired, "Delete"),
-        f"{alive}-keep": (alive, "Retain"),
+        f"{expired}-keep": (expired, "data", "Retain"),
+        f"{expired}-drop": (expired, "scratch", "Delete"),
+        f"{expired}-free": (expired, "nobodys", "Retain"),
+        f"{alive}-keep": (alive, "data", "Retain"),
     }
-    for name, (namespace, reclaim) in volumes.items():
+    for name, (namespace, claim, reclaim) in volumes.items():
         spec = {
             "capacity": {"storage": "1Gi"},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": reclaim,
-            "claimRef": {"namespace": namespace, "name": "data"},
+            "claimRef": {"namespace": namespace, "name": claim},
             "hostPath": {"path": f"/tmp/{name}"},
         }
         volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
         kubectl(group.cluster, "create", "-f", "-", stdin=json.dumps(volume))
+        if claim != "nobodys":
+            asked: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": name}
+            asked["resources"] = {"requests": {"storage": "1Gi"}}
+            wanted = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": asked}
+            kubectl(group.cluster, "create", "-n", namespace, "-f", "-", stdin=json.dumps(wanted))
+            kubectl(group.cluster, "wait", "--for=jsonpath={.status.phase}=Bound", f"pv/{name}", "--timeout=60s")
     try:
         (said,) = of(sweep(tool, group).failed(0), "notice")
 

@@ -48,6 +48,11 @@ func write(arguments []string) error {
 func read(arguments []string) error {
 	content, err := os.ReadFile(arguments[0])
 	fmt.Println(string(content))
+	if err != nil {
+		// A build's last words are lost when it ends before buildah has read them.
+		fmt.Fprintln(os.Stderr, err)
+		time.Sleep(time.Second)
+	}
 	return err
 }
 
