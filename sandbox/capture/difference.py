@@ -208,15 +208,15 @@ async def side_of_capture(bundle: Bundle, title: str = "") -> Side:
         Damaged: it is damaged.
     """
     document = bundle.document
-    record = await _newest_record(bundle)
+    record, values = await _newest_record(bundle), await _values(bundle)
     deployed = side_of_record(record, key_id=document.redaction.key_id) if record else None
     return Side(
         title=title or f"capture {bundle.entry.id}",
         services={s.name: _service(s) for s in document.services},
         images={s.name: {i.container: _image(i.named, i.digest) for i in s.images} for s in document.services},
         locked=deployed.locked if deployed else None,
-        live=await _live(bundle),
-        rendered=deployed.rendered if deployed else await _releases(bundle),
+        live=await _live(bundle, values),
+        rendered=deployed.rendered if deployed else await _releases(bundle, values),
         facts=_facts(document),
         environment=document.environment or (record.lock.env if record else ""),
     )
@@ -240,11 +240,11 @@ def _facts(document: Document) -> dict[str, dict[str, Any]]:
     }
 
 
-async def _live(bundle: Bundle) -> Contents:
+async def _live(bundle: Bundle, values: Mapping[str, Any]) -> Contents:
     objects = await _objects(bundle)
     kinds = ("configmaps", "secrets")
     return Contents(
-        values=await _values(bundle),
+        values=values,
         configs=_of(objects, "configmaps"),
         secrets=_of(objects, "secrets"),
         objects={f"{kind}/{name}": value for (kind, name), value in objects.items() if kind not in kinds},
@@ -262,10 +262,9 @@ async def _newest_record(bundle: Bundle) -> Record | None:
         raise Damaged(f"{title} of the capture cannot be read", why=type(error).__name__) from None
 
 
-async def _releases(bundle: Bundle) -> Contents | None:
+async def _releases(bundle: Bundle, values: Mapping[str, Any]) -> Contents | None:
     """What Helm's newest revisions say, where no record of ours does; None: there is neither."""
     manifests: list[Manifest] = []
-    values = await _values(bundle)
     for release, revision in _newest(bundle).items():
         title = f"helm/{release}/{revision}/manifest.yaml"
         if title in bundle.layers:
@@ -284,7 +283,7 @@ def side_of_record(record: Record, *, key_id: str, title: str = "", of_commits: 
     """A record, or a commit rendered as one.
 
     Args:
-        record: without secret values (:meth:`Redactor.record`).
+        record: without secret values (:func:`sandbox.capture.collect.releases.safe_record`).
         key_id: of the key that made the fingerprints of its Secrets; empty: they are of no use.
         of_commits: nothing of it was deployed, and its images may not be built.
     """

@@ -7,6 +7,8 @@ shall not be able to either, the key is a file named by ``SANDBOX_CAPTURE_KEY_FI
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -43,6 +45,11 @@ async def redaction_key(store: Store, environment: Mapping[str, str] = os.enviro
     if len(key) < _SHORTEST:
         raise OperationFailed(f"the key of the store {store.url} is damaged", why=f"{_PATH} has {len(key)} bytes")
     return key
+
+
+def masking_key(key: bytes) -> bytes:
+    """What values are masked with, of a store's key: equal ones alike in all captures and exports of the store."""
+    return hmac.digest(key, b"masking", hashlib.sha256)
 
 
 def recipients(texts: Sequence[str]) -> list[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from sandbox.capture.bundle import open_bundle
 from sandbox.capture.capture import Options, capture
@@ -36,6 +36,7 @@ from sandbox.model.names import slug
 from sandbox.model.objects import digest
 from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
 from sandbox.project.settings import load_settings
+from sandbox.project.variables import variables
 from sandbox.provision import records
 from sandbox.provision.environment import known_environment
 from sandbox.provision.inspect import find_sandbox
@@ -351,7 +352,14 @@ class _Commit:
         order = RenderRequest(
             env=environment,
             namespace=namespace,
-            variables=self._variables(environment, namespace, source.commit.sha),
+            variables=variables(
+                name=environment,
+                namespace=namespace,
+                host_domain=load_settings().host_domain,
+                env=environment,
+                commit=source.commit.sha,
+                owner="",
+            ),
             images=images,
             services=tuple(sources.project.services),
         )
@@ -368,13 +376,3 @@ class _Commit:
             manifest_digest=digest(manifests),
         )
         return ServiceRecord(lock=lock, manifests=manifests, hooks=rendered.hooks, values=rendered.values, inventory=[])
-
-    def _variables(self, environment: str, namespace: str, sha: str) -> dict[str, Any]:
-        return {
-            "SANDBOX_NAME": environment,
-            "SANDBOX_NAMESPACE": namespace,
-            "SANDBOX_HOST": f"{environment}.{load_settings().host_domain}",
-            "SANDBOX_ENV": environment,
-            "SANDBOX_COMMIT": sha,
-            "SANDBOX_OWNER": "",
-        }

@@ -19,6 +19,23 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
 }
 NAMES: Final = frozenset(DESCRIPTIONS)
 
+
+def variables(*, name: str, namespace: str, host_domain: str, env: str, commit: str, owner: str) -> dict[str, str]:
+    """The value of each, for one service.
+
+    Args:
+        host_domain: what hosts end with.
+    """
+    return {
+        "SANDBOX_NAME": name,
+        "SANDBOX_NAMESPACE": namespace,
+        "SANDBOX_HOST": f"{name}.{host_domain}",
+        "SANDBOX_ENV": env,
+        "SANDBOX_COMMIT": commit,
+        "SANDBOX_OWNER": owner,
+    }
+
+
 # `$${` stands for a literal `${`.
 _REFERENCE = re.compile(r"\$\$\{|\$\{(SANDBOX_[^}]*)\}")
 

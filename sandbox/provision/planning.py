@@ -32,6 +32,7 @@ from sandbox.project.config import Project, Service
 from sandbox.project.platform import Platform, parse_platform
 from sandbox.project.quotas import QuotaProfile, choose_profile
 from sandbox.project.settings import Settings, load_settings
+from sandbox.project.variables import variables
 from sandbox.project.yamlfile import near, near_any
 from sandbox.provision import mocks, preflight, records
 from sandbox.provision import namespace as ns
@@ -366,7 +367,14 @@ class Planner:
             order = RenderRequest(
                 env=settled.env,
                 namespace=identity.namespace,
-                variables=self._variables(identity, settled, source),
+                variables=variables(
+                    name=identity.name,
+                    namespace=identity.namespace,
+                    host_domain=self.settings.host_domain,
+                    env=settled.env,
+                    commit=source.commit.sha,
+                    owner=identity.owner,
+                ),
                 images=mine,
                 extra_values=request.values_files,
                 set_values=request.set_values,
@@ -428,16 +436,6 @@ class Planner:
             needs=tuple(need.service for need in spec.needs if need.as_ != "skip"),
             ports=spec.ports,
         )
-
-    def _variables(self, identity: Identity, settled: Settled, source: Source) -> dict[str, str]:
-        return {
-            "SANDBOX_NAME": identity.name,
-            "SANDBOX_NAMESPACE": identity.namespace,
-            "SANDBOX_HOST": f"{identity.name}.{self.settings.host_domain}",
-            "SANDBOX_ENV": settled.env,
-            "SANDBOX_COMMIT": source.commit.sha,
-            "SANDBOX_OWNER": identity.owner,
-        }
 
     async def _namespaced(self) -> Callable[[str, str], bool]:
         known = {(r.api_version, r.kind): r for r in await discovery.all_resources(self.cluster)}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from sandbox.capture.collect.collection import Collection, gathered
 from sandbox.capture.collect.running import Running
 from sandbox.capture.fixtures.dump import dump_fixtures
 from sandbox.capture.fixtures.model import Fixture, Limits
-from sandbox.capture.keys import encrypt_file
+from sandbox.capture.keys import encrypt_file, masking_key
 from sandbox.project.config import Fixtures
 
 # Where a bundle has them: as they were when it was captured, and before the deployment that failed.
@@ -78,7 +76,7 @@ async def collect_fixtures(collection: Collection, running: Running, wanted: Wan
                 Path(place),
                 limits=wanted.limits,
                 deadline=time.monotonic() + left * (1 - _FOR_STORING),
-                hmac_key=hmac.new(key, b"masking", hashlib.sha256).digest(),
+                hmac_key=masking_key(key),
             )
             look.count = len(fixtures)
             if not fixtures:

@@ -90,19 +90,16 @@ async def _export(
     timeout: timedelta,
     given: str | None,
 ) -> tuple[Path, list[Fixture]]:
-    import hashlib
-    import hmac
-
     from sandbox.capture.fixtures.folder import export as write
     from sandbox.capture.fixtures.model import Limits
-    from sandbox.capture.keys import redaction_key
+    from sandbox.capture.keys import masking_key, redaction_key
     from sandbox.cli.capture_store import chosen_store
     from sandbox.cli.connect import reached
     from sandbox.cli.reporter import reporter
     from sandbox.cluster.client import Cluster
 
     declared = _declared(warn=True)
-    key = hmac.new(await redaction_key(await chosen_store(common, given)), b"masking", hashlib.sha256).digest()
+    key = masking_key(await redaction_key(await chosen_store(common, given)))
 
     async def written(cluster: Cluster, namespace: str, called: str) -> tuple[Path, list[Fixture]]:
         folder = to or Path(f"data-{called}")
@@ -211,7 +208,7 @@ async def _load(
     with workspace() as folder:
         async with Cluster.connect(common.context, common.kubeconfig) as cluster:
             sandbox = await chosen(cluster, common, selection, name)
-            source = await _source(common, cluster, fixture, folder, identity, given)
+            source = await _source(common, fixture, folder, identity, given)
             with reporter(verbose=common.verbose) as talk:
                 return await fill(
                     cluster,
@@ -226,7 +223,7 @@ async def _load(
 
 
 async def _source(
-    common: Common, cluster: object, fixture: str, workspace: Path, identity: Path | None, given: str | None
+    common: Common, fixture: str, workspace: Path, identity: Path | None, given: str | None
 ) -> Source:
     from sandbox.capture.bundle import open_bundle
     from sandbox.capture.catalogue import find

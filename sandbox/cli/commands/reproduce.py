@@ -10,12 +10,7 @@ import typer
 
 from sandbox.cli.capture_store import StoreOption
 from sandbox.cli.formats import Format
-from sandbox.cli.options import (
-    Common,
-    DryRun,
-    ForOwner,
-    Output,
-)
+from sandbox.cli.options import Common, DryRun, ForOwner, Output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
