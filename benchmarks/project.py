@@ -22,7 +22,7 @@ spec:
       containers:
         - name: main
           image: {{ .Values.reference | quote }}
-          command: [python3, -m, http.server, "8080"]
+          command: [sh, -c, "sleep {{ .Values.start }}; exec python3 -m http.server 8080"]
           readinessProbe:
             httpGet: {path: /, port: 8080}
             periodSeconds: 1
@@ -55,11 +55,12 @@ spec:
 """
 
 
-def write_project(folder: Path, charts: int, image: str) -> list[str]:
+def write_project(folder: Path, charts: int, image: str, *, start: int = 0) -> list[str]:
     """Write a git repository with some independent charts; their names.
 
     Args:
         image: any image with python3 that the cluster can pull.
+        start: seconds until a service listens.
     """
     names = [f"chart{number}" for number in range(charts)]
     services = []
@@ -67,7 +68,7 @@ def write_project(folder: Path, charts: int, image: str) -> list[str]:
         chart = folder / name
         (chart / "templates").mkdir(parents=True)
         (chart / "Chart.yaml").write_text(f"apiVersion: v2\nname: {name}\nversion: 0.1.0\n")
-        (chart / "values.yaml").write_text(f'reference: {image}\nversion: "1"\n')
+        (chart / "values.yaml").write_text(f'reference: {image}\nversion: "1"\nstart: {start}\n')
         (chart / "templates" / "all.yaml").write_text(_DEPLOYMENT)
         services.append(f"  {name}: {{chart: {{path: {name}}}}}\n")
     (folder / "sandbox.yaml").write_text(f"apiVersion: sandbox.dev/v1\nproject: bench\nservices:\n{''.join(services)}")

@@ -44,6 +44,29 @@ def test_start_up_imports_nothing_heavy(arguments: list[str]) -> None:
     assert [name for name in modules if name.startswith("sandbox.") and ".commands." in name] == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [(["--version"], 0, f"sandbox {__version__}\n"), (["nonsense"], 2, "")],
+)
+@pytest.mark.parametrize("thread", ["a thread\n", ""])
+def test_the_script_ends_with_its_code_and_all_that_was_written(
+    arguments: list[str], code: int, said: str, thread: str
+) -> None:
+    program = (
+        "import atexit, sys, threading, time\n"
+        "from sandbox.cli.main import script\n"
+        f"sys.argv = ['sandbox', *{arguments!r}]\n"
+        "atexit.register(sys.stdout.write, 'at its end\\n')\n"
+        "def late():\n"
+        "    threading.main_thread().join()\n"
+        f"    sys.stdout.write({thread!r})\n"
+        f"if {thread!r}:\n    threading.Thread(target=late).start()\n"
+        "script()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, f"{said}{thread}at its end\n")
+
+
 def test_version(runner: CliRunner) -> None:
     result = runner.invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"sandbox {__version__}\n")

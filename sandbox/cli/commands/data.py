@@ -222,9 +222,7 @@ async def _load(
                 )
 
 
-async def _source(
-    common: Common, fixture: str, workspace: Path, identity: Path | None, given: str | None
-) -> Source:
+async def _source(common: Common, fixture: str, workspace: Path, identity: Path | None, given: str | None) -> Source:
     from sandbox.capture.bundle import open_bundle
     from sandbox.capture.catalogue import find
     from sandbox.cli.capture_store import chosen_store

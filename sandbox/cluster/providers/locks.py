@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sandbox.model.errors import Busy
 
 _POLL = 0.1  # seconds
@@ -25,6 +23,9 @@ async def held(path: Path, what: str, *, bound: float, progress: Callable[[str],
     Raises:
         Busy: another process held it for the whole bound.
     """
+    # Here, because all that start a tool import this module, to look where the tools are.
+    from filelock import FileLock, Timeout
+
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = FileLock(path)
     deadline = asyncio.get_running_loop().time() + bound
