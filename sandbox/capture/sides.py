@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
-from sandbox.capture.bundle import open_bundle
+from sandbox.capture.bundle import Bundle, open_bundle
 from sandbox.capture.capture import Options, capture
 from sandbox.capture.catalogue import find as find_capture
 from sandbox.capture.collect.releases import safe_record
@@ -35,6 +35,7 @@ from sandbox.model.images import ResolvedImage
 from sandbox.model.names import slug
 from sandbox.model.objects import digest
 from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
+from sandbox.project.config import Fixtures
 from sandbox.project.settings import load_settings
 from sandbox.project.variables import variables
 from sandbox.provision import records
@@ -53,6 +54,16 @@ from sandbox.store.store import NotStored, Store
 Kind = Literal["lock", "record", "env", "ref", "capture", "sandbox"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """In the order in which a name without one is tried."""
+
+_KINDS_SAID: dict[Kind, str] = {
+    "capture": "a capture",
+    "env": "an environment",
+    "sandbox": "a sandbox",
+    "record": "a record of one (NAME@3)",
+    "lock": "a lock file",
+    "ref": "a git ref",
+}
+T = TypeVar("T")
 
 _RECORD = re.compile(r"(?P<place>[^@\s]+)@(?P<number>[0-9]{1,9})")
 # A store of data in a running place is looked at, not copied: the contents of small ones, of others what they are like.
@@ -143,31 +154,46 @@ def _once(found: list[Difference], environments: Collection[str]) -> list[Differ
 
 
 async def _find(place: Surroundings, text: str) -> Side | _Commit:
+    return await named(place, text, _FINDERS, lambda found: found.title)
+
+
+async def named(
+    place: Surroundings,
+    text: str,
+    finders: Mapping[Kind, Callable[[Surroundings, str], Awaitable[T | None]]],
+    title: Callable[[T], str],
+) -> T:
     """What a name means, or what it says it means (``capture:ID``).
+
+    Args:
+        finders: by kind, in the order in which a name without one is tried; None: nothing is called so.
 
     Raises:
         InvalidInput: nothing is called so.
     """
     said, colon, name = text.partition(":")
-    kinds = tuple(kind for kind in KINDS if kind == said) if colon else ()
+    kinds = tuple(kind for kind in finders if kind == said) if colon else ()
     tried: list[str] = []
-    for kind in kinds or KINDS:
+    for kind in kinds or finders:
         try:
-            found = await _FINDERS[kind](place, name if kinds else text)
+            found = await finders[kind](place, name if kinds else text)
         except (NotStored, Unreachable) as error:
             if kinds:
                 raise
             tried.append(f"{kind}: {error}")
             continue
         if found is not None:
-            place.reporter.info(f"{text}: {found.title}")
+            place.reporter.info(f"{text}: {title(found)}")
             return found
     raise InvalidInput(
         f"nothing is called {text!r}",
         why="\n".join(tried) or f"there is no {said} {name!r}",
-        hint="name a capture, an environment, a sandbox, a record of one (NAME@3), a lock file or a git ref;"
-        f" `KIND:NAME` says which ({', '.join(KINDS)})",
+        hint=f"name {_listed([_KINDS_SAID[kind] for kind in finders])}; `KIND:NAME` says which ({', '.join(finders)})",
     )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 async def _lock(place: Surroundings, name: str) -> Side | None:
@@ -178,10 +204,24 @@ async def _lock(place: Surroundings, name: str) -> Side | None:
 
 
 async def _record(place: Surroundings, name: str) -> Side | None:
+    found = await record_called(place, name)
+    if found is None:
+        return None
+    record, _, title = found
+    safe, key_id = without_secrets(record, await redaction_key(await place.store()))
+    return side_of_record(safe, key_id=key_id, title=title)
+
+
+async def record_called(place: Surroundings, name: str) -> tuple[Record, str, str] | None:
+    """A record by its name (``qa@3``), with its namespace and a title; None: no place is called so.
+
+    Raises:
+        InvalidInput: the place has no such record.
+    """
     match = _RECORD.fullmatch(name)
     if match is None:
         return None
-    at = await _running_place(place, match["place"])
+    at = await running_place(place, match["place"])
     if at is None:
         return None
     target, namespace, _ = at
@@ -192,8 +232,7 @@ async def _record(place: Surroundings, name: str) -> Side | None:
     if record is None:
         there = ", ".join(str(record.number) for record in known) or "none"
         raise InvalidInput(f"{match['place']} has no record {number}", why=f"there are {there}")
-    safe, key_id = _without_secrets(record, await redaction_key(await place.store()))
-    return side_of_record(safe, key_id=key_id, title=f"record {number} of {match['place']}")
+    return record, namespace, f"record {number} of {match['place']}"
 
 
 async def _environment(place: Surroundings, name: str) -> Side | None:
@@ -202,7 +241,7 @@ async def _environment(place: Surroundings, name: str) -> Side | None:
 
 
 async def _sandbox(place: Surroundings, name: str) -> Side | None:
-    at = await _running_place(place, name)
+    at = await running_place(place, name)
     return await _running(place, at[0], at[1], at[2]) if at else None
 
 
@@ -237,7 +276,7 @@ _FINDERS: dict[Kind, Callable[[Surroundings, str], Awaitable[Side | _Commit | No
 # -- what runs ------------------------------------------------------------------------------------------------------
 
 
-async def _running_place(place: Surroundings, name: str) -> tuple[Target, str, str] | None:
+async def running_place(place: Surroundings, name: str) -> tuple[Target, str, str] | None:
     """Target, namespace and environment (empty: it is a sandbox) of what runs somewhere."""
     environment = await known_environment(place.target, name)
     if environment is not None:
@@ -252,7 +291,30 @@ async def _running_place(place: Surroundings, name: str) -> tuple[Target, str, s
 
 
 async def _running(place: Surroundings, target: Target, namespace: str, environment: str) -> Side:
-    """A namespace as it is now: captured into a folder that goes with the command, by the key of the user's store."""
+    bundle = await captured_now(place, target, namespace, environment, limits=Limits(max_fixture=_MOST_OF_A_STORE))
+    return await side_of_capture(bundle, running_title(namespace, environment))
+
+
+def running_title(namespace: str, environment: str) -> str:
+    """What runs somewhere, for people."""
+    return f"environment {environment}" if environment else f"sandbox in {namespace}"
+
+
+async def captured_now(
+    place: Surroundings,
+    target: Target,
+    namespace: str,
+    environment: str,
+    *,
+    limits: Limits,
+    fixtures: bool = True,
+    declared: Fixtures | None = None,
+) -> Bundle:
+    """A namespace as it is now: captured into a folder that goes with the command, by the key of the user's store.
+
+    Args:
+        fixtures: the contents of databases and caches too; ``declared``: what sandbox.yaml says of them.
+    """
     folder = place.workspace / f"running-{slug(namespace)}"
     key = await redaction_key(await place.store())
     store = Store.open(str(folder))
@@ -263,16 +325,14 @@ async def _running(place: Surroundings, target: Target, namespace: str, environm
             namespace,
             store=store,
             reason="",
+            fixtures=fixtures,
             progress=place.reporter,
-            options=Options(
-                environment=environment, images=False, limits=Limits(max_fixture=_MOST_OF_A_STORE), findings=()
-            ),
+            options=Options(environment=environment, images=False, limits=limits, findings=(), declared=declared),
         )
-    title = f"environment {environment}" if environment else f"sandbox in {namespace}"
-    return await side_of_capture(await open_bundle(store, taken.entry), title)
+    return await open_bundle(store, taken.entry)
 
 
-def _without_secrets(record: Record, key: bytes) -> tuple[Record, str]:
+def without_secrets(record: Record, key: bytes) -> tuple[Record, str]:
     """A record whose Secrets are fingerprints, and the id of the key that made them."""
     manifests = [m for service in record.services.values() for m in (*service.manifests, *service.hooks)]
     redactor, redaction = redactor_for(key, manifests, (), (), complete=True)
@@ -312,7 +372,7 @@ class _Commit:
         with self.place.reporter.step(f"Render {self.ref} for {name}"):
             record = await self._rendered(name)
         # Values that a chart makes up are others each time.
-        safe, _ = _without_secrets(record, b"only keys are compared")
+        safe, _ = without_secrets(record, b"only keys are compared")
         return side_of_record(safe, key_id="", title=f"{self.title} ({name})", of_commits=True)
 
     async def _rendered(self, environment: str) -> Record:

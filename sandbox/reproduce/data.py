@@ -79,6 +79,19 @@ async def fill(
     return notes
 
 
+async def differences(cluster: Cluster, namespace: str, store: DataStore, *, declared: Fixtures) -> tuple[str, ...]:
+    """How a store differs from what was captured by now, one line each; empty: not at all.
+
+    Raises:
+        OperationFailed, InvalidInput: it does not run, or cannot be asked.
+    """
+    fixture = store.fixture
+    known = declared.stores.get(fixture.name, FixtureStore())
+    target = known.model_copy(update={"kind": fixture.kind, "container": fixture.container})
+    pod = await _pod(cluster, namespace, store)
+    return await verify_fixture(cluster, namespace, pod, fixture, declared=target)
+
+
 async def _pod(cluster: Cluster, namespace: str, store: DataStore) -> Manifest:
     """The pod that has the data: the one that is called as the captured one (a primary), else one that is ready."""
     found: Sequence[Manifest] = [

@@ -46,6 +46,7 @@ class Choices:
         only: services; empty: all.
         identity: whether what is encrypted can be read.
         before: what stores held before the deployment that failed, instead of at the failure.
+        as_deployed: objects that nobody changed since as they were deployed, without the server's defaults.
     """
 
     only: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class Choices:
     identity: bool = False
     allow_tags: bool = False
     before: bool = False
+    as_deployed: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def blueprint(
     renaming = Renaming(captured.document.namespace, place.namespace, _service_names(captured))
     known = ran(captured.pods)
     secrets = {m["metadata"]["name"]: m for m in captured.true_secrets if choices.identity}
-    recorded = _recorded(captured.record)
+    recorded = _recorded(captured.record) if choices.as_deployed else {}
     others = _Others(captured.record, replacements or {})
     for manifest in wanted:
         service, name = service_of[_key(manifest)], str(ObjectRef.of(manifest))

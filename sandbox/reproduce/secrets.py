@@ -48,6 +48,11 @@ class Values:
         self._known = dict(known or {})
         self.used: dict[str, str] = {}
 
+    @property
+    def known(self) -> Mapping[str, str]:
+        """What need not be made up, by fingerprint."""
+        return self._known
+
     def is_true(self, fingerprint: str) -> bool:
         return fingerprint in self._known
 
