@@ -106,6 +106,13 @@ COMMANDS: tuple[Entry, ...] = (
         _CAPTURE,
     ),
     Entry(
+        "bisect",
+        "sandbox.cli.commands.bisect",
+        "bisect",
+        "Find which of the changes between two states makes a test fail.",
+        _CAPTURE,
+    ),
+    Entry(
         "diff",
         "sandbox.cli.commands.diff",
         "diff",
