@@ -37,6 +37,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     pass
 
 
+def is_name(lock: Path | str | None) -> bool:
+    """Whether a lock is asked for by the name of the deleted sandbox, and not by where it is."""
+    return isinstance(lock, str) and "://" not in lock
+
+
+def namespaces_of(name: str, prefix: str) -> list[str]:
+    """The namespaces that a deleted sandbox of this name may have had, or that is one of them; the last is as given."""
+    return list(dict.fromkeys((prefix + name, name)))
+
+
 async def fetch_lock(cluster: Cluster, source: Path | str) -> Lock:
     """Read a lock from a file, or from a URL: in a store, or where a cluster's clean-up keeps it.
 
@@ -162,7 +172,7 @@ async def was_deleted(cluster: Cluster, name: str, prefix: str) -> bool:
         async with asyncio.timeout(_SOON):
             platform = parse_platform(await read_platform(cluster))
             places = LockPlaces(cluster, platform, load_settings().capture_store)
-            namespaces = list(dict.fromkeys(((platform.namespace_prefix or prefix) + name, name)))
+            namespaces = namespaces_of(name, platform.namespace_prefix or prefix)
             user = (await cluster.whoami()).username
             found, _ = await places.kept(namespaces)
     except (SandboxError, TimeoutError):

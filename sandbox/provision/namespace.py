@@ -59,19 +59,18 @@ async def find(cluster: Cluster, name: str) -> Manifest | None:
         return None
 
 
-async def check_may_create(
-    cluster: Cluster, identity: Identity, profile: QuotaProfile | None = None, ttl: timedelta | None = None
-) -> None:
+async def check_may_create(cluster: Cluster, identity: Identity, profile: QuotaProfile | None, ttl: timedelta) -> None:
     """Find out now what would be refused only after everything was built.
 
     Args:
-        profile: that it is going to have, and for how long it is going to live; then the cluster's policies are asked
-            too: whose it may be, what it may be called, how long it may live.
+        profile: that it is going to have; then the cluster's policies are asked too: whose it may be, what it may be
+            called, how long it may live. None: nothing is deployed.
+        ttl: how long it is going to live.
 
     Raises:
         Refused: no permission to create namespaces, or this one.
     """
-    if profile is not None and ttl is not None:
+    if profile is not None:
         lifetime = Lifetime(ttl, profile.lifetime, cluster.known_time())
         try:
             await objects.create(cluster, _new(identity, profile, lifetime, None, {}), dry_run=True)

@@ -39,7 +39,7 @@ from sandbox.provision import namespace as ns
 from sandbox.provision.base import Base, base_services, shared_services
 from sandbox.provision.identity import Identity
 from sandbox.provision.inspect import find_sandbox
-from sandbox.provision.locks import LockPlaces, fetch_lock, find_lock, read_lock
+from sandbox.provision.locks import LockPlaces, fetch_lock, find_lock, is_name, namespaces_of, read_lock
 from sandbox.provision.ownership import take_ownership, wait_until_admitted
 from sandbox.provision.plan import Plan, ServicePlan
 from sandbox.provision.profiles import known_profiles
@@ -166,9 +166,9 @@ class Planner:
 
     async def _place_of(self, lock: Path | str, owner: str | None) -> Path | str:
         """Where a lock is; by a name, the newest that is kept of the user's or the asked-for owner's."""
-        if isinstance(lock, Path) or "://" in lock:
+        if isinstance(lock, Path) or not is_name(lock):
             return lock
-        namespaces = list(dict.fromkeys((self.target.namespace_prefix + lock, lock)))
+        namespaces = namespaces_of(lock, self.target.namespace_prefix)
         users = {(await self.cluster.whoami()).username, owner or self.settings.owner or ""}
         places = LockPlaces(self.cluster, self.platform, self.settings.capture_store)
         found = await find_lock(places, namespaces, users)
@@ -224,13 +224,12 @@ class Planner:
     def _profiles(self, declared: Declared) -> dict[str, QuotaProfile]:
         return known_profiles(self.settings, declared.own.tree, self.platform, say=self._notes.append)
 
-    async def records_of(
-        self, identity: Identity, profile: QuotaProfile | None, ttl: timedelta | None = None
-    ) -> list[Record]:
+    async def records_of(self, identity: Identity, profile: QuotaProfile | None, ttl: timedelta) -> list[Record]:
         """The sandbox's records; none where it is not there yet.
 
         Args:
-            profile: that it is going to have, and its time to live; None: nothing is deployed.
+            profile: that it is going to have; None: nothing is deployed.
+            ttl: how long it is going to live.
 
         Raises:
             Refused: it is not there, and we may not make it; or it has another quota profile for good.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import get_args
 
 from sandbox.cluster import sleeping
@@ -27,6 +26,7 @@ from sandbox.provision import namespace as ns
 from sandbox.provision.endpoints import Endpoint, endpoints_of
 from sandbox.provision.guardrails import apply_guardrails, guardrails
 from sandbox.provision.identity import Identity, identify
+from sandbox.provision.locks import is_name
 from sandbox.provision.namespace import Lifetime
 from sandbox.provision.plan import Plan
 from sandbox.provision.planning import Planner
@@ -129,14 +129,16 @@ async def make_plan(planner: Planner, request: UpRequest, *, deploys: bool = Tru
     """
     sources, settled = await steps.resolve_sources(planner, request, lambda found: planner.settle(request, found))
     planner.reporter.info(settled.line())
+    prefix = planner.target.namespace_prefix
     identity = await identify(
         planner.cluster,
         project=sources.project.project,
         branch=sources.own.commit.branch or sources.own.commit.short,
-        prefix=planner.target.namespace_prefix,
+        prefix=prefix,
         owner=request.owner or planner.settings.owner,
         owner_group=request.owner_group,
-        name=request.name or _name_in_lock(request.lock, planner.target.namespace_prefix),
+        # What comes back by its name has that name again, and no other.
+        name=request.name or (str(request.lock).removeprefix(prefix) if is_name(request.lock) else None),
     )
     if request.name and identity.name != request.name:
         planner.reporter.info(f"the sandbox is called {identity.name}: {request.name!r} is no name for a namespace")
@@ -277,10 +279,3 @@ def _result(
         notes=plan.notes,
         now=cluster.known_time(),
     )
-
-
-def _name_in_lock(lock: Path | str | None, prefix: str) -> str | None:
-    """What the deleted sandbox was called whose kept lock was asked for by name; it comes back as that, as no other."""
-    if not isinstance(lock, str) or "://" in lock:
-        return None
-    return lock.removeprefix(prefix)
