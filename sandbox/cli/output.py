@@ -51,13 +51,20 @@ class Column(Generic[T]):
     Attributes:
         text: what a row shows; empty shows as ``<none>``.
         wide: whether it is shown with ``-o wide`` only.
+        wide_text: what a row shows with ``-o wide`` instead, where that is more.
         colour: a colour's name (red, green, yellow, …) for a row, or empty.
     """
 
     title: str
     text: Callable[[T], str]
     wide: bool = False
+    wide_text: Callable[[T], str] | None = None
     colour: Callable[[T], str] | None = None
+
+    def cell(self, row: T, *, wide: bool) -> str:
+        """What a row shows, safe for a terminal."""
+        text = self.wide_text if wide and self.wide_text is not None else self.text
+        return printable(text(row)) or NONE
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -238,7 +245,7 @@ def table_lines(
         widths: least widths of the columns, such as those of a table shown before (``--watch``).
     """
     shown = [column for column in columns if wide or not column.wide]
-    cells = [[printable(column.text(row)) or NONE for column in shown] for row in rows]
+    cells = [[column.cell(row, wide=wide) for column in shown] for row in rows]
     titles = [[column.title for column in shown]] if header else []
     sizes = [max((len(line[i]) for line in [*titles, *cells]), default=0) for i in range(len(shown))]
     if widths:
@@ -253,7 +260,7 @@ def table_lines(
 def table_widths(rows: Sequence[T], columns: Sequence[Column[T]], *, wide: bool = False) -> list[int]:
     """How wide each column of a table is."""
     shown = [column for column in columns if wide or not column.wide]
-    return [max([len(c.title), *(len(printable(c.text(row)) or NONE) for row in rows)]) for c in shown]
+    return [max([len(c.title), *(len(c.cell(row, wide=wide)) for row in rows)]) for c in shown]
 
 
 def _join(cells: Sequence[str], sizes: Sequence[int], styles: Sequence[str] = ()) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ State = Literal["ready", "progressing", "failed", "sleeping"]
 _LISTED = frozenset(kind for _, kind in KINDS)
 # A namespace full of custom resources is looked at this far.
 _MOST_CUSTOM = 50
+# Kubernetes' reason where a controller may not make a pod.
+_REJECTED = "FailedCreate"
 # How many failed containers' logs are shown, and how much of each.
 _MOST_LOGS = 5
 _LOG_LINES = 5
@@ -359,9 +362,26 @@ def _overall(workloads: Sequence[WorkloadStatus], *, stuck: bool, crashed: int) 
     return "sleeping" if states["sleeping"] else "ready"
 
 
-def _distinct(findings: Iterable[Finding]) -> Iterable[Finding]:
-    """One finding for the replicas that share it."""
-    return {(f.reason, f.message, f.container): f for f in reversed(list(findings))}.values()
+def _distinct(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding for the replicas that share it, and one for all tries of a controller to make a pod, counted."""
+    alike: dict[tuple[str, ...], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        alike[_likeness(finding)].append(finding)
+    return [
+        replace(found[0], message=f"{found[0].message} ({len(found)} tries)")
+        if found[0].reason == _REJECTED and len(found) > 1
+        else found[0]
+        for found in alike.values()
+    ]
+
+
+def _likeness(finding: Finding) -> tuple[str, ...]:
+    """What findings that say the same have in common."""
+    if finding.reason != _REJECTED:
+        return (finding.reason, finding.message, finding.container)
+    # Each try has another name for the pod, and another one may have come or gone meanwhile.
+    said = re.sub(r'"[^"]*"', "", finding.message).partition(", used: ")[0]
+    return (finding.reason, finding.object, said)
 
 
 def _quota(quotas: Sequence[Manifest]) -> tuple[QuotaUse, ...]:

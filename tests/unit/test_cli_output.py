@@ -81,6 +81,16 @@ def test_a_wide_table_has_more_columns(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.splitlines()[0].split() == ["NAME", "COUNT", "PHASE"]
 
 
+def test_a_wide_table_says_in_full_what_a_table_says_in_short(capsys: pytest.CaptureFixture[str]) -> None:
+    owner: Column[Row] = Column("OWNER", lambda row: row.name, wide_text=lambda row: f"{row.name}@example.com")
+
+    output.show_list(ROWS[:1], [owner], Format.TABLE, name=lambda row: row.name)
+    output.show_list(ROWS[:1], [owner], Format.WIDE, name=lambda row: row.name)
+
+    assert capsys.readouterr().out.split() == ["OWNER", "web", "OWNER", "web@example.com"]
+    assert output.table_widths(ROWS[:1], [owner], wide=True) == [15]
+
+
 def test_a_table_without_titles(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_list(ROWS[:1], COLUMNS, Format.TABLE, name=lambda row: row.name, header=False)
     assert capsys.readouterr().out == "web   Ready\n"

@@ -157,6 +157,30 @@ def test_a_quota_rejection_is_found_in_events() -> None:
     assert web.findings[0].service == "web"
 
 
+def test_the_tries_of_a_workload_over_quota_are_one_finding_with_their_number() -> None:
+    def rejected(pod_name: str, used: int, about: Manifest) -> Manifest:
+        quota = f"exceeded quota: sandbox, requested: pods=1, used: pods={used}, limited: pods=3"
+        return event(about, "FailedCreate", f'Error creating: pods "{pod_name}" is forbidden: {quota}')
+
+    sets = [
+        {
+            **thing("ReplicaSet", name, api="apps/v1", owner=f"Deployment-{name.partition('-')[0]}"),
+            "spec": {"replicas": 9},
+            "status": {"replicas": 0},
+        }
+        for name in ("web-1", "db-1")
+    ]
+    events = (*(rejected(f"web-1-{i}", 2 + i % 2, sets[0]) for i in range(12)), rejected("db-1-x", 3, sets[1]))
+    known = record(web=service_record(("apps", "Deployment", "web"), ("apps", "Deployment", "db")))
+
+    web = look(deployment("web", 0), deployment("db", 0), *sets, events=events, record=known)["web"]
+
+    assert [(f.object, f.message.partition(", limited: pods=3")[2]) for f in web.findings] == [
+        ("replicaset/web-1", " (12 tries)"),
+        ("replicaset/db-1", ""),
+    ]
+
+
 def test_what_an_event_tells_of_a_pod_that_runs_since_is_no_finding() -> None:
     crashed = pod("web-1", "web", container=crashing(1), nodeName="n")
     old = (event(crashed, "FailedScheduling", "0/1 nodes"), event(crashed, "FailedMount", 'configmap "x" not found'))

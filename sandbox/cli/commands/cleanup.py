@@ -291,13 +291,14 @@ def _say_way_back(lines: Sequence[Line]) -> None:
 def _columns() -> list[Column[Line]]:
     from sandbox.cli.output import Column
     from sandbox.model.durations import to_rfc3339
+    from sandbox.provision.identity import display_name
 
     return [
         Column("TIME", lambda line: to_rfc3339(line.time), wide=True),
         Column("ACTION", lambda line: line.action, colour=lambda line: _COLOURS.get(line.action, "")),
         Column("NAMESPACE", lambda line: line.namespace),
         Column("CONTEXT", lambda line: line.context, wide=True),
-        Column("OWNER", lambda line: line.owner),
+        Column("OWNER", lambda line: display_name(line.owner), wide_text=lambda line: line.owner),
         Column("WHY", lambda line: line.why),
         Column("LOCK", lambda line: line.lock, wide=True),
     ]

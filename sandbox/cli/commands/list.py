@@ -245,7 +245,7 @@ def columns(now: datetime, *, several_contexts: bool = False) -> list[Column[San
     return [
         Column("NAME", lambda s: s.name),
         Column("CONTEXT", lambda s: s.context, wide=not several_contexts),
-        Column("OWNER", lambda s: display_name(s.owner)),
+        Column("OWNER", lambda s: display_name(s.owner), wide_text=lambda s: s.owner),
         Column("PROJECT", lambda s: s.project, wide=True),
         Column("PHASE", lambda s: s.phase, colour=lambda s: PHASE_COLOURS.get(s.phase, "")),
         Column("REF", lambda s: s.ref),

@@ -161,9 +161,11 @@ def _about(use: SandboxUse) -> str:
 
 
 def _sandbox_columns() -> list[Column[SandboxUse]]:
+    from sandbox.provision.identity import display_name
+
     return [
         Column("NAME", lambda use: use.sandbox.name),
-        Column("OWNER", lambda use: use.sandbox.owner),
+        Column("OWNER", lambda use: display_name(use.sandbox.owner), wide_text=lambda use: use.sandbox.owner),
         Column("PROJECT", lambda use: use.sandbox.project, wide=True),
         Column("QUOTA", lambda use: use.sandbox.quota_profile),
         *_amount_columns(),
