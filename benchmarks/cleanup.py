@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import statistics
 import sys
 import tempfile
@@ -28,12 +29,14 @@ from typing import Any
 
 import aiohttp
 from distance import distant
-from measure import SANDBOX, Claim, options, peak_mb, report, run, seconds
+from measure import SANDBOX, Claim, cpu_seconds_below, options, peak_mb, report, run, seconds
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.kubeconfig import find
 from sandbox.cluster.providers import ClusterInfo
+from sandbox.cluster.providers.embedded import node
+from sandbox.cluster.providers.embedded.lifecycle import directory_of
 from sandbox.cluster.providers.embedded.provider import EmbeddedProvider
 from sandbox.lifecycle.cleanup import Policy, Sweep
 from sandbox.lifecycle.report import Action
@@ -41,6 +44,7 @@ from sandbox.lifecycle.verdict import Rules
 from sandbox.model.durations import to_rfc3339
 from sandbox.model.summary import Summary, config_map
 
+_NEAR = "cleanup with the control plane on the same cores / one after another"
 _DUE = 1000
 _KEPT = 1000
 _MANY = 5000
@@ -49,23 +53,28 @@ _ROUND_TRIP_MS = 10.0
 _AT_ONCE = 16
 _GONE_WITHIN_S = 600
 _NAME = "bench-cleanup"
+_LOCK = '{"apiVersion": "sandbox.dev/v1", "kind": "Lock"}'
 _JANITOR = str(Path(__file__).with_name("janitor.py"))
 
 
 def main() -> None:
-    given = options(__doc__).parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--only", choices=["near"], help="only what is on the same cores: to see where its time goes")
+    given = parser.parse_args()
     provider = EmbeddedProvider()
     cluster = asyncio.run(provider.create(_NAME, control_plane_only=True, progress=_say))
     try:
-        claims = _measure(Bench(cluster), given.rounds)
+        claims = _measure(Bench(cluster), given.rounds, near_only=given.only is not None)
     finally:
         asyncio.run(provider.delete(_NAME, _say))
     report(*claims)
 
 
-def _measure(bench: Bench, rounds: int) -> list[Claim]:
+def _measure(bench: Bench, rounds: int, *, near_only: bool) -> list[Claim]:
     bench.make(_KEPT, "kept", timedelta(days=300))
     near = bench.in_turns(rounds)
+    if near_only:
+        return [Claim(_NEAR, *near, limit=1)]
     with bench.distant():
         product, peer = bench.in_turns(rounds)
     per_deleted, per_kept = asyncio.run(bench.requests())
@@ -74,7 +83,7 @@ def _measure(bench: Bench, rounds: int) -> list[Claim]:
     memory = peak_mb(bench.command)
     return [
         Claim(f"cleanup of {_DUE} of {_DUE + _KEPT} sandboxes / one after another", product, peer, limit=1 / 3),
-        Claim("the same with the control plane on the same cores / one after another", *near, limit=1),
+        Claim(_NEAR, *near, limit=1),
         Claim("requests per deleted sandbox / 3", per_deleted, 3, limit=1, unit="requests"),
         Claim("requests per kept sandbox / 0.02", per_kept, 0.02, limit=1, unit="requests"),
         Claim(f"pass over {_MANY} sandboxes of which none is due / 2 s", idle, 2, limit=1),
@@ -115,10 +124,19 @@ class Bench:
                 batch = f"{name}{self._batches}"
                 self._batches += 1
                 self.make(_DUE, batch, timedelta(hours=-1))
+                before = self._cpu_seconds()
                 found.append(seconds(work))
-                _say(f"{name}: {found[-1]:.1f} s")
+                own, control_plane = (now - then for now, then in zip(self._cpu_seconds(), before, strict=True))
+                _say(f"{name}: {found[-1]:.2f} s; CPU: its own {own:.2f} s, the control plane's {control_plane:.2f} s")
                 asyncio.run(self._all_gone(batch))
         return statistics.median(times[0]), statistics.median(times[1])
+
+    def _cpu_seconds(self) -> tuple[float, float]:
+        """Of the programs that were run until now, and of the control plane."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        holder = node.holder(directory_of(_NAME))
+        assert holder is not None, "the cluster runs"
+        return used.ru_utime + used.ru_stime, cpu_seconds_below(holder)
 
     def sandbox(self) -> float:
         """Run the clean-up; how long the pass itself took (s)."""
@@ -155,7 +173,7 @@ class Bench:
                 async with at_once:
                     namespace = _namespace(f"dana-shop-{name}-{number:04}", name, left)
                     made = await objects.create(connection, namespace)
-                    summary = Summary(made["metadata"]["uid"], 1, "deployed", lock="{}")
+                    summary = Summary(made["metadata"]["uid"], 1, "deployed", lock=_LOCK)
                     await objects.create(connection, config_map(summary, made["metadata"]["name"]))
 
             await asyncio.gather(*(one(number) for number in range(count)))

@@ -1,8 +1,9 @@
 """The peer of `cleanup.py`: kube-janitor's way of deleting expired namespaces, and nothing else of it.
 
 One LIST of the namespaces, then for each one that has expired an Event and a DELETE, one request after another from
-one thread over one connection that is kept open (https://codeberg.org/hjacobs/kube-janitor, `janitor.py`, which uses
-pykube and so `requests`). What kube-janitor does besides (a LIST of every kind in the cluster) is left out.
+one thread over one connection that is kept open (https://codeberg.org/hjacobs/kube-janitor, `janitor.py`: `clean_up`,
+`create_event`, `delete`). Requests are made as pykube-ng makes them, with `requests`: the certificates are given with
+each. What kube-janitor does besides (a LIST of every kind in the cluster) is left out.
 
     python benchmarks/janitor.py KUBECONFIG CONTEXT
 """
@@ -10,8 +11,10 @@ pykube and so `requests`). What kube-janitor does besides (a LIST of every kind 
 from __future__ import annotations
 
 import base64
+import json
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,8 @@ import yaml
 
 def main(kubeconfig: str, context: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        server, session = _connect(yaml.safe_load(Path(kubeconfig).read_text()), context, Path(folder))
-        namespaces = _answer(session.get(f"{server}/api/v1/namespaces"))["items"]
+        server, ask = _connect(yaml.safe_load(Path(kubeconfig).read_text()), context, Path(folder))
+        namespaces = ask("GET", f"{server}/api/v1/namespaces")["items"]
         deleted = 0
         for namespace in namespaces:
             metadata = namespace["metadata"]
@@ -32,13 +35,13 @@ def main(kubeconfig: str, context: str) -> None:
                 continue
             if datetime.now(UTC) > datetime.strptime(expires, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC):
                 events = f"{server}/api/v1/namespaces/{metadata['name']}/events"
-                _answer(session.post(events, json=_event(namespace, expires)))
-                _answer(session.delete(f"{server}/api/v1/namespaces/{metadata['name']}"))
+                ask("POST", events, _event(namespace, expires))
+                ask("DELETE", f"{server}/api/v1/namespaces/{metadata['name']}", {"propagationPolicy": "Background"})
                 deleted += 1
     print(f"deleted {deleted} of {len(namespaces)} namespaces")
 
 
-def _connect(config: dict[str, Any], context: str, folder: Path) -> tuple[str, requests.Session]:
+def _connect(config: dict[str, Any], context: str, folder: Path) -> tuple[str, Callable[..., Any]]:
     chosen = next(entry["context"] for entry in config["contexts"] if entry["name"] == context)
     cluster = next(entry["cluster"] for entry in config["clusters"] if entry["name"] == chosen["cluster"])
     user = next(entry["user"] for entry in config["users"] if entry["name"] == chosen["user"])
@@ -46,16 +49,14 @@ def _connect(config: dict[str, Any], context: str, folder: Path) -> tuple[str, r
     for name, data in {**files, "key": user["client-key-data"]}.items():
         (folder / name).write_bytes(base64.b64decode(data))
     session = requests.Session()
-    # Certificates of the environment are for other servers.
-    session.trust_env = False
-    session.verify = str(folder / "ca")
-    session.cert = (str(folder / "crt"), str(folder / "key"))
-    return cluster["server"], session
+    given: Any = {"verify": str(folder / "ca"), "cert": (str(folder / "crt"), str(folder / "key")), "timeout": 10}
 
+    def ask(method: str, url: str, body: Any = None) -> Any:
+        response = session.request(method, url, data=None if body is None else json.dumps(body), **given)
+        response.raise_for_status()
+        return response.json()
 
-def _answer(response: requests.Response) -> Any:
-    response.raise_for_status()
-    return response.json()
+    return cluster["server"], ask
 
 
 def _event(namespace: dict[str, Any], expires: str) -> Any:

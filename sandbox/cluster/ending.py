@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Final
+
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
-from sandbox.model.deletion import pod_reasons, stuck_reasons
+from sandbox.model.deletion import ending_for, pod_reasons, stuck_reasons
 from sandbox.model.errors import SandboxError, Unreachable
 from sandbox.model.objects import Manifest
+
+# The control plane begins with it after 5 s, and says what remains when it comes by again.
+_SILENT_AT_FIRST: Final = timedelta(seconds=30)
 
 
 async def what_holds(cluster: Cluster, namespace: Manifest) -> list[str]:
@@ -27,6 +33,8 @@ async def what_holds(cluster: Cluster, namespace: Manifest) -> list[str]:
     except SandboxError as error:
         hint = f"pods end first: `kubectl get pods -n {name}` shows them"
         return [f"the control plane does not say what it waits for; {hint} ({error})"]
-    return pod_reasons(pods, cluster.known_time()) or [
-        "the control plane does not say what it waits for, and there are no pods"
-    ]
+    if reasons := pod_reasons(pods, cluster.known_time()):
+        return reasons
+    if ending_for(namespace, cluster.known_time()) < _SILENT_AT_FIRST:
+        return ["Kubernetes is deleting what is in it"]
+    return ["the control plane does not say what it waits for, and there are no pods"]

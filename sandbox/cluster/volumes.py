@@ -10,11 +10,14 @@ from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Forbidden
 
 
-async def retained(cluster: Cluster, namespaces: Container[str]) -> dict[str, list[str]]:
-    """The volumes that stay, with their data, when these namespaces go, by namespace: ``pv-7 (of shop-main/data)``.
+async def retained(cluster: Cluster, namespaces: Container[str] | None = None) -> dict[str, list[str]]:
+    """The volumes that stay, with their data, when namespaces go, by namespace: ``pv-7 (of shop-main/data)``.
 
     Their claims go; the reclaim policy Retain says that somebody is to look after them. None for those who may not
     see volumes.
+
+    Args:
+        namespaces: None: all.
 
     Raises:
         SandboxError: the cluster does not say.
@@ -26,7 +29,8 @@ async def retained(cluster: Cluster, namespaces: Container[str]) -> dict[str, li
             claim = spec.get("claimRef") or {}
             namespace = claim.get("namespace", "")
             bound = (volume.get("status") or {}).get("phase") == "Bound"
-            if bound and spec.get("persistentVolumeReclaimPolicy") == "Retain" and namespace in namespaces:
+            stays = bound and spec.get("persistentVolumeReclaimPolicy") == "Retain"
+            if stays and (namespaces is None or namespace in namespaces):
                 found[namespace].append(f"{volume['metadata']['name']} (of {namespace}/{claim.get('name', '')})")
     except Forbidden:
         return {}

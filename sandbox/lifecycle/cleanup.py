@@ -2,6 +2,7 @@
 
 Everything is decided on the metadata of one paged LIST and on the server's clock. A deletion holds only for the
 version of the namespace that was judged: whoever extends it meanwhile wins, and two clean-ups at once are harmless.
+Deletions come last, together: each gives the cluster a namespace to empty, which takes what our next requests need.
 Whoever owns a sandbox may write in it and into its annotations; none of that may keep it for ever.
 Nothing is remembered that the cluster does not know, so one that is killed is simply run again.
 """
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from typing import Final
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.ending import what_holds
-from sandbox.cluster.errors import Conflict, Forbidden, NamespaceTerminating, NotFound, QuotaExceeded
+from sandbox.cluster.errors import Conflict, NamespaceTerminating, NotFound, QuotaExceeded
 from sandbox.cluster.events import on_namespace
 from sandbox.cluster.keptlocks import TooLarge
 from sandbox.cluster.lease import is_deploying
@@ -31,6 +32,7 @@ from sandbox.lifecycle.janitor import EXPIRES as JANITOR_EXPIRES
 from sandbox.lifecycle.janitor import TTL as JANITOR_TTL
 from sandbox.lifecycle.locks import Keeper
 from sandbox.lifecycle.report import Action, Line, Pass, Tell
+from sandbox.lifecycle.summaries import is_worth_a_list, listed, read
 from sandbox.lifecycle.verdict import Fate, Rules, Verdict, judge, over_limit
 from sandbox.model import labels
 from sandbox.model.deadline import is_final
@@ -40,11 +42,15 @@ from sandbox.model.errors import InvalidInput, OperationFailed, Refused, Sandbox
 from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.owner import Owner
 from sandbox.model.sandbox import Phase, Sandbox
-from sandbox.model.summary import Outside, Summary, read_summary
+from sandbox.model.summary import Outside, Summary, is_lock
 from sandbox.project.platform import Limits
 from sandbox.project.quotas import QuotaProfile
 
 _AT_ONCE: Final = 16
+# What is got ready to be deleted together: so many, so much of their locks (characters), for so long.
+_WAVE: Final = 1000
+_WAVE_LOCKS: Final = 8 * 1024 * 1024
+_WAVE_S: Final = 10.0
 # Namespaces change rarely; one that changed this often while it was to be deleted waits for the next pass.
 _TRIES: Final = 5
 # A store that is away must not keep sandboxes alive; but for this long, their locks are worth the wait.
@@ -88,12 +94,12 @@ _PAGE: Final = 100
 # How many objects of many are named.
 _NAMED: Final = 3
 _MOST_VOLUMES: Final = 20
-# What every clean-up does to sandboxes: verb, API group, resource, name.
-_RIGHTS: Final = (
-    ("get", "", "configmaps", labels.RECORD_NAME),
-    ("create", "", "events", ""),
-    ("delete", "", "namespaces", ""),
-)
+# What every clean-up does to sandboxes: verb, resource (of the core API group), name.
+_TELL: Final = ("create", "events", "")
+_RIGHTS: Final = {
+    Fate.DUE: (("get", "configmaps", labels.RECORD_NAME), _TELL, ("delete", "namespaces", "")),
+    Fate.WARN: (_TELL,),
+}
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,38 @@ class Policy:
 
 
 @dataclass
+class _Ending:
+    """A namespace that is due, on its way to be deleted.
+
+    Attributes:
+        summary: what its record says; ``is_read`` says whether anybody has looked.
+        told: what was said already of what stays.
+        lock: where its lock is kept.
+        is_ready: whether nothing is left to do but to delete this very version.
+        is_stale: whether it changed since it was judged.
+    """
+
+    namespace: Manifest
+    verdict: Verdict
+    summary: Summary | None = None
+    is_read: bool = False
+    told: set[str] = field(default_factory=set)
+    lock: str = ""
+    is_ready: bool = False
+    is_stale: bool = False
+
+    @property
+    def name(self) -> str:
+        return str(self.namespace["metadata"]["name"])
+
+
+@dataclass
 class Memory:
     """What a clean-up that runs for long need not ask again; losing it costs requests and nothing else."""
 
     warned: dict[str, datetime] = field(default_factory=dict)
     forgot: datetime | None = None
+    rights: set[tuple[str, str, str]] = field(default_factory=set)
 
 
 def _lists() -> dict[str, list[str]]:
@@ -165,9 +198,7 @@ class Sweep:
         self._policy = policy
         self._tell = tell
         self._memory = memory or Memory()
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._gone: Unreachable | None = None
-        self._lacks_rights = False
         self._deleted: set[str] = set()
         self._began = time.monotonic()
         self.done = Pass(cluster.context)
@@ -176,10 +207,18 @@ class Sweep:
         """List the namespaces and judge each.
 
         Raises:
-            Refused: no permission to list them.
+            Refused: no permission to list them, or to do what is to be done.
             OperationFailed: the clocks are too far apart to delete anything.
             Unreachable: the cluster does not answer.
         """
+        found = await self._judged()
+        await self._check_rights(found)
+        if due := found.due():
+            with suppress(SandboxError):
+                found.retained = await retained(self._cluster, frozenset(due))
+        return found
+
+    async def _judged(self) -> Found:
         found: Found | None = None
         async for namespace in objects.list_(
             self._cluster, "v1", "Namespace", label_selector=self._selector() or None, limit=_PAGE, metadata_only=True
@@ -187,10 +226,30 @@ class Sweep:
             if found is None:
                 found = Found(await self._checked_time())
             self._note(found, namespace)
-        if found is not None and (due := found.due()):
-            with suppress(SandboxError):
-                found.retained = await retained(self._cluster, frozenset(due))
         return found or Found(await self._checked_time())
+
+    async def _check_rights(self, found: Found) -> None:
+        """Ask, before anything is done, for the rights that this takes in the whole cluster.
+
+        Raises:
+            Refused: naming all that are missing.
+        """
+        needed = [right for fate, rights in _RIGHTS.items() if found.judged[fate] for right in rights]
+        if self._policy.dry_run:
+            needed = [right for right in needed if right[0] != "delete"]
+        needed = [right for right in dict.fromkeys(needed) if right not in self._memory.rights]
+        allowed = await asyncio.gather(
+            *(self._cluster.can_i(verb, "", resource, name=name) for verb, resource, name in needed)
+        )
+        missing = [right for right, may in zip(needed, allowed, strict=True) if not may]
+        if missing:
+            said = ", ".join(f"{verb} {resource}{f'/{name}' if name else ''}" for verb, resource, name in missing)
+            raise Refused(
+                f"you may not clean up {self._cluster.context}",
+                why=f"you lack the rights to {said} in all namespaces",
+                hint="the chart gives them to its own clean-up; `sandbox down` ends a sandbox of your own",
+            )
+        self._memory.rights.update(needed)
 
     async def act(self, found: Found) -> Pass:
         """Do what is to be done. What goes wrong with one sandbox is told, and stops no other.
@@ -203,14 +262,13 @@ class Sweep:
         self._say_limits(found)
         if found.judged[Fate.DUE] and self._policy.locks is None:
             self._say(Action.NOTICE, "the locks of what is deleted are not kept: there is no place for them")
-        await self._each(self._end(*each) for each in found.judged[Fate.DUE])
+        async for wave in self._waves(found.judged[Fate.DUE]):
+            await self._end_all(wave)
         await self._each(self._warn(*each) for each in found.judged[Fate.WARN])
         await self._each(self._explain(*each) for each in found.judged[Fate.STUCK])
         self._forget_warnings(found)
         if self._gone is not None:
             raise self._gone
-        if self._lacks_rights:
-            await self._say_missing_rights()
         self._say_retained(found)
         await self._forget_locks(found.now)
         self.done.seconds = time.monotonic() - self._began
@@ -263,68 +321,107 @@ class Sweep:
     # -- acting -------------------------------------------------------------------------------------------------
 
     async def _each(self, tasks: Iterable[Awaitable[None]]) -> None:
-        async def bounded(task: Awaitable[None]) -> None:
-            async with self._at_once:
+        """Do some at once; each is made when it is its turn, for thousands of them take their time to be kept."""
+        waiting = iter(tasks)
+
+        async def some() -> None:
+            for task in waiting:
                 await task
 
-        await asyncio.gather(*(bounded(task) for task in tasks))
+        await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
 
-    async def _end(self, namespace: Manifest, verdict: Verdict) -> None:
-        """Delete what is due, unless it changed since it was looked at."""
-        told: set[str] = set()
+    async def _waves(self, due: Iterable[tuple[Manifest, Verdict]]) -> AsyncIterator[list[_Ending]]:
+        """What is due, in parts that may be held in memory together with their locks."""
+        left = {ending.name: ending for ending in (_Ending(*each) for each in due)}
+        wave: list[_Ending] = []
+        room = _WAVE_LOCKS
+        if is_worth_a_list(len(left), self.done.looked_at):
+            # Where that is not allowed (the account of an older chart) or breaks off, each is asked for its own.
+            with suppress(SandboxError):
+                async for ending, summary in listed(self._cluster, left):
+                    del left[ending.name]
+                    ending.summary, ending.is_read = summary, True
+                    wave.append(ending)
+                    room -= len(summary.lock)
+                    if len(wave) == _WAVE or room <= 0:
+                        yield wave
+                        wave, room = [], _WAVE_LOCKS
+        wave += left.values()
+        for start in range(0, len(wave), _WAVE):
+            yield wave[start : start + _WAVE]
+
+    async def _end_all(self, wave: Sequence[_Ending]) -> None:
+        """Delete what is due. All that goes before a deletion is done for all first, but nobody waits for the slow."""
+        waiting = deque(wave)
+        while waiting and self._gone is None:
+            begun: list[_Ending] = []
+            await self._each(self._begin(ending) for ending in _for_a_while(waiting, begun))
+            await self._each(self._finish(ending) for ending in begun if ending.is_ready or ending.is_stale)
+
+    async def _begin(self, ending: _Ending) -> None:
+        """Do what goes before a deletion, and say what stands in its way."""
+        if self._gone is not None:
+            return
+        try:
+            ending.is_ready = await self._prepare(ending)
+        except (Conflict, NamespaceTerminating):
+            ending.is_stale = True
+        except Exception as error:
+            await self._failed(error, ending.namespace, ending.verdict)
+        finally:
+            # Of thousands, locks are more than all the rest.
+            ending.summary, ending.is_read = None, False
+
+    async def _finish(self, ending: _Ending) -> None:
+        """Delete a namespace, unless it changed since it was looked at."""
         for _ in range(_TRIES):
             if self._gone is not None:
                 return
             try:
-                await self._attempt(namespace, verdict, told)
+                if ending.is_stale and not await self._look_again(ending):
+                    return
+                if not ending.is_ready and not await self._prepare(ending):
+                    return
+                await self._delete(ending)
                 return
             except (Conflict, NamespaceTerminating):
-                pass
+                ending.is_stale, ending.is_ready = True, False
             except Exception as error:
-                await self._failed(error, namespace, verdict)
+                await self._failed(error, ending.namespace, ending.verdict)
                 return
-            try:
-                fresh = await objects.get(self._cluster, _reference(namespace))
-                again = self._judged_again(namespace, fresh)
-            except SandboxError as error:
-                await self._failed(error, namespace, verdict)
-                return
-            if again is None or fresh is None:
-                return
-            namespace, verdict = fresh, again
-        self._say(Action.FAILED, "others change it all the time; the next pass tries again", namespace, verdict)
+        why = "others change it all the time; the next pass tries again"
+        self._say(Action.FAILED, why, ending.namespace, ending.verdict)
 
-    def _judged_again(self, before: Manifest, fresh: Manifest | None) -> Verdict | None:
-        """The verdict on a namespace that changed under our hands; None where it is not due any more."""
+    async def _look_again(self, ending: _Ending) -> bool:
+        """Judge a namespace that changed under our hands; whether it is still due."""
+        before = ending.namespace
+        fresh = await objects.get(self._cluster, _reference(before))
         if fresh is None or fresh["metadata"]["uid"] != before["metadata"]["uid"]:
             self._say(Action.SPARED, "it is gone already", before)
-            return None
+            return False
         verdict = judge(fresh, self._now(), self._policy.rules)
         if verdict.fate is Fate.DUE:
-            return verdict
+            ending.namespace, ending.verdict, ending.is_stale = fresh, verdict, False
+            return True
         if verdict.fate in (Fate.ENDING, Fate.STUCK):
-            self._say(
-                Action.SPARED,
-                "it is being deleted already: by another, or by a request of ours whose answer was lost",
-                fresh,
-                verdict,
-            )
+            why = "it is being deleted already: by another, or by a request of ours whose answer was lost"
         else:
             until = f"; it lives until {to_rfc3339(verdict.deadline)}" if verdict.deadline else ""
-            self._say(Action.SPARED, f"it changed before it was deleted{until}", fresh, verdict)
-        return None
+            why = f"it changed before it was deleted{until}"
+        self._say(Action.SPARED, why, fresh, verdict)
+        return False
 
-    async def _attempt(self, namespace: Manifest, verdict: Verdict, told: set[str]) -> None:
-        """Delete a namespace and what belongs to it, in this order: lock kept, custom resources, outside, event,
-        namespace.
+    async def _prepare(self, ending: _Ending) -> bool:
+        """Do what goes before the deletion of a namespace, in this order: lock kept, custom resources, outside, event.
 
-        Args:
-            told: what earlier attempts said of what stays.
+        Returns:
+            Whether it is to be deleted now; if not, it was said why.
 
         Raises:
             Conflict: it is not as it was judged.
         """
-        summary = await self._summary(namespace) if verdict.managed else None
+        namespace, verdict = ending.namespace, ending.verdict
+        summary = await self._summary(ending)
         if verdict.managed:
             try:
                 check_ours(
@@ -332,30 +429,40 @@ class Sweep:
                 )
             except Refused as refused:
                 self._flag_overdue(namespace, verdict, f"{refused.what}: {refused.why}")
-                return
+                return False
         if await self._is_deploying(namespace, verdict):
             self._say(Action.SPARED, f"{verdict.why}, and something is being deployed into it now", namespace, verdict)
             self._late(verdict)
-            return
+            return False
         if self._policy.dry_run:
             self._say(Action.WOULD_DELETE, verdict.why, namespace, verdict)
-            return
-        lock = await self._keep_lock(namespace, verdict, summary)
-        if verdict.managed and self._policy.custom_resources:
-            namespace, have_ended = await self._end_custom_resources(namespace, verdict, told)
-            if not have_ended:
-                return
+            return False
+        ending.lock = await self._keep_lock(ending, summary)
+        if verdict.managed and self._policy.custom_resources and not await self._end_custom_resources(ending):
+            return False
         if summary and summary.outside:
-            namespace = await self._delete_outside(namespace, verdict, summary.outside, told)
+            await self._delete_outside(ending, summary.outside)
         await self._tell_namespace(
-            namespace, f"sandbox-expired-{namespace['metadata']['uid']}", "Expired", f"Deleted: {verdict.why}"
+            ending.namespace,
+            f"sandbox-expired-{namespace['metadata']['uid']}",
+            "Expired",
+            f"It is deleted now, unless somebody extends it first: {verdict.why}",
         )
+        return True
+
+    async def _delete(self, ending: _Ending) -> None:
+        """Delete a namespace for which all is ready.
+
+        Raises:
+            Conflict: it is not as it was judged.
+        """
+        namespace, verdict = ending.namespace, ending.verdict
         metadata = namespace["metadata"]
         # While it can be extended, only the version that was judged; later, changing it all the time must not keep it.
         version = None if self._is_final(namespace, verdict) else metadata["resourceVersion"]
         await objects.delete(self._cluster, _reference(namespace), uid=metadata["uid"], resource_version=version)
-        self._deleted.add(metadata["name"])
-        self._say(Action.DELETED, verdict.why, namespace, verdict, lock=lock)
+        self._deleted.add(ending.name)
+        self._say(Action.DELETED, verdict.why, namespace, verdict, lock=ending.lock)
 
     async def _is_deploying(self, namespace: Manifest, verdict: Verdict) -> bool:
         """Whether an `up` is under way in it, at whose end it lives on; but not for ever.
@@ -368,22 +475,27 @@ class Sweep:
             return False
         return await is_deploying(self._cluster, namespace["metadata"]["name"])
 
-    async def _summary(self, namespace: Manifest) -> Summary | None:
-        ref = ObjectRef("", "v1", "ConfigMap", labels.RECORD_NAME, namespace["metadata"]["name"])
-        found = await objects.get(self._cluster, ref)
-        return read_summary(found) if found is not None else None
+    async def _summary(self, ending: _Ending) -> Summary | None:
+        """What its record says; None where it has none, and for those that are not ours."""
+        if ending.is_read or not ending.verdict.managed:
+            return ending.summary
+        return await read(self._cluster, ending.name)
 
-    async def _keep_lock(self, namespace: Manifest, verdict: Verdict, summary: Summary | None) -> str:
+    async def _keep_lock(self, ending: _Ending, summary: Summary | None) -> str:
         """Save the lock; where it is now.
 
         Raises:
             SandboxError: the store cannot, and the sandbox is not so late that this could not wait.
         """
-        keeper, metadata = self._policy.locks, namespace["metadata"]
+        keeper, namespace, verdict = self._policy.locks, ending.namespace, ending.verdict
         if keeper is None or summary is None or not summary.lock:
             return ""
+        if not is_lock(summary.lock):
+            # What nobody could deploy is not kept where all may read it.
+            self._say_once(ending, Action.NOTICE, "what its record holds is no lock, so none is kept")
+            return ""
         try:
-            return await keeper.keep(metadata["name"], metadata["uid"], summary.lock, Owner.of(namespace))
+            return await keeper.keep(ending.name, namespace["metadata"]["uid"], summary.lock, Owner.of(namespace))
         except SandboxError as error:
             late = self._now() - verdict.deadline if verdict.deadline else timedelta()
             # A lock is what its owner wrote: one that cannot be kept must not be the way to live on.
@@ -391,73 +503,69 @@ class Sweep:
             if late < _LOCK_PATIENCE and not is_hopeless:
                 error.what = f"not deleted yet, for its lock cannot be kept: {error.what}"
                 raise
-            self._say(Action.FAILED, f"deleted without keeping its lock: {error}", namespace, verdict)
+            self._say_once(ending, Action.FAILED, f"deleted without keeping its lock: {error}")
             return ""
 
     def _is_final(self, namespace: Manifest, verdict: Verdict) -> bool:
         """Whether nothing can keep it any more, so that nobody's extension is lost."""
         return verdict.managed and is_final(namespace["metadata"].get("annotations") or {}, self._now())
 
-    async def _claim(self, namespace: Manifest, verdict: Verdict) -> Manifest:
+    async def _claim(self, ending: _Ending) -> None:
         """Say on the namespace that it is being ended, before anything of it is: `extend` comes too late from now on.
 
         Raises:
             Conflict: it changed since it was judged.
             SandboxError: that is refused; not where no extension could come any more.
         """
+        namespace = ending.namespace
         if (namespace["metadata"].get("annotations") or {}).get(labels.PHASE) == Phase.EXPIRING:
-            return namespace
+            return
         try:
-            return await objects.patch_merge(
+            ending.namespace = await objects.patch_merge(
                 self._cluster,
                 _reference(namespace),
                 {"metadata": {"annotations": {labels.PHASE: Phase.EXPIRING}}},
                 resource_version=namespace["metadata"]["resourceVersion"],
             )
         except SandboxError as error:
-            if isinstance(error, Unreachable) or not self._is_final(namespace, verdict):
+            if isinstance(error, Unreachable) or not self._is_final(namespace, ending.verdict):
                 raise
-            return namespace
 
-    async def _end_custom_resources(
-        self, namespace: Manifest, verdict: Verdict, told: set[str]
-    ) -> tuple[Manifest, bool]:
+    async def _end_custom_resources(self, ending: _Ending) -> bool:
         """Delete the listed custom resources and wait for their operators, which may need what is in the namespace.
 
         Returns:
-            The namespace as it is now (claimed, where there were some), and whether it is its turn.
+            Whether it is the namespace's turn, which is claimed where there were some.
 
         Raises:
             Conflict: it changed since it was judged.
             SandboxError: the cluster does not say what there is.
         """
-        custom = await customresources.find(self._cluster, namespace["metadata"]["name"], self._policy.custom_resources)
+        custom = await customresources.find(self._cluster, ending.name, self._policy.custom_resources)
         if custom.found:
-            namespace = await self._claim(namespace, verdict)
+            await self._claim(ending)
             await custom.delete()
             await custom.wait(_OPERATORS_S)
         for line in custom.refused:
-            self._say_once(told, Action.FAILED, line, namespace, verdict)
+            self._say_once(ending, Action.FAILED, line)
         if not custom.found:
-            return namespace, True
+            return True
+        verdict = ending.verdict
         since, late = custom.ending_since(), self._now() - verdict.deadline if verdict.deadline else timedelta()
         if late < _OPERATORS_LATEST and (since is None or self._now() - since < _OPERATOR_PATIENCE):
-            self._say(Action.SPARED, f"its custom resources end first: {custom.names()}", namespace, verdict)
+            why = f"its custom resources end first: {custom.names()}"
+            self._say(Action.SPARED, why, ending.namespace, verdict)
             self._late(verdict)
-            return namespace, False
+            return False
         why = f"deleted before its custom resources have ended, which will hold it: {custom.names()}"
-        self._say_once(told, Action.STUCK, why, namespace, verdict)
-        return namespace, True
+        self._say_once(ending, Action.STUCK, why)
+        return True
 
-    async def _delete_outside(
-        self, namespace: Manifest, verdict: Verdict, items: Iterable[Outside], told: set[str]
-    ) -> Manifest:
+    async def _delete_outside(self, ending: _Ending, items: Iterable[Outside]) -> None:
         """Delete what the sandbox put outside of its namespace: only what is surely its own, and of a kind allowed.
 
-        What stays is told and stops nothing: the record that names it is the owner's to write.
-
-        Returns:
-            The namespace as it is now: claimed, where there was something to delete.
+        What stays is told and stops nothing: the record that names it is the owner's to write. The namespace is
+        claimed where there was something to delete.
 
         Raises:
             Conflict: it changed since it was judged.
@@ -477,20 +585,19 @@ class Sweep:
                 continue
             if found is None:
                 continue
-            if why := _not_its_own(found, item, namespace["metadata"]["name"]):
+            if why := _not_its_own(found, item, ending.name):
                 _stay(stays, why, str(item.ref), why)
             else:
                 own.append(item)
         if own:
-            namespace = await self._claim(namespace, verdict)
+            await self._claim(ending)
         for item in own:
             try:
                 await objects.delete(self._cluster, item.ref, uid=item.uid)
             except Exception as error:
                 _stay_for(stays, item, error)
         for line in map(str, stays.values()):
-            self._say_once(told, Action.FAILED, line, namespace, verdict)
-        return namespace
+            self._say_once(ending, Action.FAILED, line)
 
     async def _warn(self, namespace: Manifest, verdict: Verdict) -> None:
         """Tell the owner of a sandbox, once, that it ends soon."""
@@ -568,7 +675,6 @@ class Sweep:
         # Also what nobody thought of must not stop the others.
         self._say(Action.FAILED, _in_words(error), namespace, verdict)
         self._late(verdict)
-        self._lacks_rights |= isinstance(error, Forbidden) and error.is_about_rights
         if isinstance(error, Unreachable) and self._gone is None:
             try:
                 await self._cluster.request("GET", "/version", retry=False, timeout=5.0)
@@ -584,10 +690,10 @@ class Sweep:
         self._say(Action.FLAGGED, why, namespace, verdict)
         self._late(verdict)
 
-    def _say_once(self, told: set[str], action: Action, why: str, namespace: Manifest, verdict: Verdict) -> None:
-        if why not in told:
-            told.add(why)
-            self._say(action, why, namespace, verdict)
+    def _say_once(self, ending: _Ending, action: Action, why: str) -> None:
+        if why not in ending.told:
+            ending.told.add(why)
+            self._say(action, why, ending.namespace, ending.verdict)
 
     def _late(self, verdict: Verdict) -> None:
         if verdict.deadline is not None:
@@ -634,7 +740,7 @@ class Sweep:
                 project=sandbox.project if sandbox else "",
                 deadline=verdict.deadline if verdict else None,
                 lock=lock,
-                restore=restore_command(lock, sandbox) if lock and sandbox else "",
+                restore=restore_command(lock, sandbox, Owner.of(namespace)) if lock and sandbox and namespace else "",
             )
         )
 
@@ -642,21 +748,6 @@ class Sweep:
         return self._cluster.known_time()
 
     # -- forgetting ---------------------------------------------------------------------------------------------
-
-    async def _say_missing_rights(self) -> None:
-        """Say once what all the refusals have in common; a clean-up needs these in the whole cluster."""
-        with suppress(SandboxError):
-            missing = [
-                f"{verb} {resource}{f'/{name}' if name else ''}"
-                for verb, group, resource, name in _RIGHTS
-                if not await self._cluster.can_i(verb, group, resource, name=name)
-            ]
-            if missing:
-                self._say(
-                    Action.NOTICE,
-                    "you may not clean up this cluster: you lack the rights to "
-                    f"{', '.join(missing)} in all namespaces; `sandbox down` ends a sandbox of your own",
-                )
 
     def _say_retained(self, found: Found) -> None:
         """Say which volumes what was deleted leaves behind."""
@@ -688,6 +779,16 @@ class Sweep:
 def own_time() -> datetime:
     """This machine's clock. It decides nothing; how far it is off is said."""
     return datetime.now(UTC)
+
+
+def _for_a_while(waiting: deque[_Ending], begun: list[_Ending]) -> Iterator[_Ending]:
+    """Take from what waits, one at the least, until the time of a wave is over."""
+    until = time.monotonic() + _WAVE_S
+    while waiting:
+        begun.append(waiting.popleft())
+        yield begun[-1]
+        if time.monotonic() >= until:
+            return
 
 
 def _not_its_own(found: Manifest, item: Outside, namespace: str) -> str:

@@ -11,6 +11,7 @@ from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339, relative, to_rfc3339
 from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.objects import Manifest
+from sandbox.model.owner import Owner
 from sandbox.model.sandbox import Phase, Sandbox, is_sandbox
 
 # The annotation `created-at` is the server's time as the creating client saw it.
@@ -74,6 +75,18 @@ def _created_as_it_says(metadata: Manifest) -> bool:
     return abs(created - said) <= _CREATED_WITHIN
 
 
+def ending_for(namespace: Manifest, now: datetime) -> timedelta:
+    """For how long a namespace has been being deleted; none where it is not, or does not say since when.
+
+    Args:
+        now: the server's time.
+    """
+    try:
+        return now - from_rfc3339(namespace["metadata"].get("deletionTimestamp") or "")
+    except InvalidInput:
+        return timedelta()
+
+
 def stuck_reasons(namespace: Manifest) -> list[str]:
     """Why a namespace does not end, in the control plane's words; empty where it says nothing."""
     conditions = (namespace.get("status") or {}).get("conditions") or []
@@ -111,12 +124,14 @@ def _why_it_stays(metadata: Manifest, now: datetime) -> str:
     return f"was to end by {to_rfc3339(end)} ({relative(end, now)}), and its node does not say that it has"
 
 
-def restore_command(lock: str, sandbox: Sandbox) -> str:
+def restore_command(lock: str, sandbox: Sandbox, owner: Owner) -> str:
     """What brings a deleted sandbox back, as the one that it was.
 
     Args:
         lock: where its lock is kept.
+        owner: a user brings their own back; a group's is said to be one.
     """
     words = ["sandbox", "up", "--lock", lock, "--name", sandbox.name]
     words += ["--quota", sandbox.quota_profile] if sandbox.quota_profile else []
+    words += ["--owner-group", owner.group] if owner.group else []
     return shlex.join(words)

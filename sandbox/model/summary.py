@@ -20,6 +20,7 @@ from sandbox.model.objects import Manifest, ObjectRef
 # A ConfigMap holds 1 MiB; a lock is some KB a service.
 _MOST_LOCK: Final = 900_000
 _MOST_OUTSIDE: Final = 500
+_API_GROUP: Final = f"{labels.DOMAIN}/"
 # It is shown where it does not fit.
 _LONGEST_UID: Final = 100
 # What kinds, groups and names are made of; a slash or a space would lead a request elsewhere.
@@ -89,6 +90,15 @@ def read_summary(found: Manifest) -> Summary:
         lock=texts.get("lock", ""),
         outside=_outside(texts.get("outside", "")),
     )
+
+
+def is_lock(text: str) -> bool:
+    """Whether a text says of itself that it is a lock; of this version or a newer one, so no more is asked of it."""
+    try:
+        said: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("kind") == "Lock" and str(said.get("apiVersion")).startswith(_API_GROUP)
 
 
 def _outside(text: str) -> tuple[Outside, ...]:

@@ -77,11 +77,14 @@ async def down(
     """
     async with Cluster.connect(target.context, target.kubeconfig) as cluster:
         at_once = asyncio.Semaphore(_AT_ONCE)
+        volumes = _Volumes(cluster)
 
         async def one(name: str) -> DownResult | Exception:
             async with at_once:
                 try:
-                    return await _down_one(cluster, name, reporter, store, dry_run=dry_run, wait=wait, timeout=timeout)
+                    return await _down_one(
+                        cluster, name, reporter, store, volumes, dry_run=dry_run, wait=wait, timeout=timeout
+                    )
                 except NotFound as error:
                     is_fine = await _may_be_gone(
                         cluster, name, target.namespace_prefix, error, reporter, must_exist=must_exist
@@ -98,11 +101,25 @@ async def down(
     return outcomes
 
 
+class _Volumes:
+    """The volumes that stay; they have no namespace, so one list tells it of all sandboxes."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._listed: asyncio.Task[dict[str, list[str]]] | None = None
+
+    async def of(self, namespace: str) -> list[str]:
+        if self._listed is None:
+            self._listed = asyncio.create_task(retained(self._cluster))
+        return (await self._listed).get(namespace, [])
+
+
 async def _down_one(
     cluster: Cluster,
     name: str,
     reporter: Reporter,
     store: Store | None,
+    volumes: _Volumes,
     *,
     dry_run: bool,
     wait: bool,
@@ -117,9 +134,9 @@ async def _down_one(
     named = [str(item.ref) for s in newest.services.values() for item in s.inventory] if newest else []
     if dry_run:
         return DownResult(sandbox.name, deleted=True, objects=named)
-    stay = (await retained(cluster, {sandbox.namespace})).get(sandbox.namespace)
-    lock = await _keep_lock(sandbox, Owner.of(namespace), newest, store, reporter)
-    restore = restore_command(lock, sandbox) if lock else ""
+    stay, owner = await volumes.of(sandbox.namespace), Owner.of(namespace)
+    lock = await _keep_lock(sandbox, owner, newest, store, reporter)
+    restore = restore_command(lock, sandbox, owner) if lock else ""
     if stay:
         reporter.warn(f"volumes stay with their data, for their reclaim policy is Retain: {', '.join(stay)}")
     with reporter.step(f"Delete {sandbox.name}") as step:
@@ -131,7 +148,7 @@ async def _down_one(
             await objects.delete(cluster, ns.reference(sandbox.namespace), uid=sandbox.uid)
         if not wait:
             return DownResult(sandbox.name, deleted=True, ended=False, objects=named, lock=lock, restore=restore)
-        step.detail("wait for the namespace to end")
+        step.detail(f"deleting {len(named)} objects and the namespace" if named else "deleting the namespace")
         stuck = await _wait_gone(cluster, sandbox, timeout, step)
     return DownResult(sandbox.name, deleted=not stuck, objects=named, stuck=stuck, lock=lock, restore=restore)
 

@@ -18,6 +18,9 @@ from sandbox.model.durations import to_rfc3339
 from sandbox.model.objects import Manifest
 from tests.e2e.api import api_of
 
+# As much of a lock as the clean-up asks for.
+LOCK = '{"apiVersion": "sandbox.dev/v1", "kind": "Lock"}'
+
 
 @dataclass
 class Group:
@@ -89,7 +92,7 @@ class Group:
         }
         made = await objects.create(connection, manifest)
         if record:
-            data = {"namespaceUID": made["metadata"]["uid"], "number": "1", "outcome": "deployed", "lock": "{}"}
+            data = {"namespaceUID": made["metadata"]["uid"], "number": "1", "outcome": "deployed", "lock": LOCK}
             await objects.create(connection, _config_map(name, {**data, **(record_data or {})}))
         return made
 

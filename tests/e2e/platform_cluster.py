@@ -60,7 +60,7 @@ VALUES: Manifest = {
         "narrow": {
             "resourceQuota": {"pods": 4, "configmaps": "9"},
             "limitRange": [{"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}],
-            "allowedKinds": ["Service", "Pod", "StatefulSet.apps"],
+            "allowedKinds": ["Service", "Pod", "StatefulSet.apps", "DaemonSet.apps", "CronJob.batch"],
         },
     },
     "access": {

@@ -379,6 +379,10 @@ def test_an_image_that_cannot_be_pulled_is_told(installed: Installed) -> None:
         ("yes", "list", "persistentvolumes"),
         ("no", "delete", "persistentvolumes"),
         ("yes", "get", "configmaps/sandbox-record"),
+        ("yes", "list", "configmaps/sandbox-record"),
+        ("no", "list", "configmaps/settings"),
+        ("no", "watch", "configmaps/sandbox-record"),
+        ("no", "list", "secrets/sandbox-record"),
         ("yes", "get", "leases.coordination.k8s.io/sandbox-deploy"),
         ("no", "get", "leases.coordination.k8s.io/other"),
         ("no", "get", "configmaps/settings"),
@@ -398,6 +402,19 @@ def test_the_clean_up_has_the_rights_that_it_needs(installed: Installed, may: st
     answer = kubectl_says(installed.info, *script)
 
     assert answer == may
+
+
+def test_of_all_config_maps_the_clean_up_lists_records_only(installed: Installed) -> None:
+    account = "--as=system:serviceaccount:sandbox-system:sandbox-cleanup"
+    with group_on(installed.info) as group:
+        group.make(group.name("alive"))
+
+        for namespaces in (("--all-namespaces",), ("--namespace", group.name("alive"))):
+            listed = ("get", "configmaps", "-o", "name", *namespaces)
+            only = kubectl_says(installed.info, *listed, "--field-selector=metadata.name=sandbox-record", account)
+            assert set(only.split()) == {"configmap/sandbox-record"}
+            for wider in ("", "metadata.name!=x", "metadata.name=kube-root-ca.crt", "metadata.namespace=default"):
+                assert kubectl_says(installed.info, *listed, f"--field-selector={wider}", account) == ""
 
 
 def kubectl_says(info: ClusterInfo, *arguments: str) -> str:

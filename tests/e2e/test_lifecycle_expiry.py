@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sandbox.cli.reporter import PlainReporter
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.providers import ClusterInfo
 from sandbox.lifecycle import expiry as expiry_module
@@ -16,7 +19,10 @@ from sandbox.model import labels
 from sandbox.model.durations import from_rfc3339, to_rfc3339
 from sandbox.model.errors import Refused
 from sandbox.model.sandbox import Phase, Sandbox
+from sandbox.provision import down as down_module
 from sandbox.provision import namespace as namespaces
+from sandbox.provision.down import DownResult
+from sandbox.provision.target import Target
 from tests.conftest import kubectl
 from tests.e2e.handmade import Group, group_on
 from tests.e2e.preloaded import Preloaded
@@ -293,6 +299,31 @@ def test_all_of_one_owner_go(tool: Tool, group: Group) -> None:
 
     assert before - group.alive() == {group.name("mine-1"), group.name("mine-2")}
     assert f"no sandboxes of {short}-x" in tool.run("down", "--all", "--owner", f"{short}-x", "--yes").ok().err
+
+
+async def test_the_volumes_that_stay_are_listed_once_for_all_that_goes(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [group.name(f"once-{number}") for number in range(3)]
+    for name in names:
+        note = {labels.PHASE: "Provisioning"}
+        await asyncio.to_thread(group.make, name, annotations=note, record=False)
+    lists = 0
+
+    async def listed(cluster: Cluster) -> dict[str, list[str]]:
+        nonlocal lists
+        lists += 1
+        return {names[1]: ["pv-7 (of its data)"]}
+
+    monkeypatch.setattr(down_module, "retained", listed)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        where = Target(group.cluster.context, group.cluster.kubeconfig)
+        ended = await down_module.down(where, names, reporter=PlainReporter(), wait=False)
+
+    assert [isinstance(one, DownResult) and one.deleted for one in ended] == [True] * 3
+    assert lists == 1
+    assert said.getvalue().count("pv-7 (of its data)") == 1
 
 
 PLATFORM = """\

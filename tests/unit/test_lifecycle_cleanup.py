@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from sandbox.cluster.errors import Conflict, Forbidden, Invalid, ServerUnavailable
-from sandbox.lifecycle import cleanup
+from sandbox.lifecycle import cleanup, summaries
 from sandbox.lifecycle.cleanup import Policy, Sweep
 from sandbox.lifecycle.report import Action, Line
 from sandbox.lifecycle.verdict import Rules
 from sandbox.model import labels
 from sandbox.model.durations import to_rfc3339
+from sandbox.model.errors import Refused
 from sandbox.model.objects import Manifest, ObjectRef
+from sandbox.model.owner import Owner
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -48,6 +50,7 @@ class _Pretended:
             }
         }
         self.record: dict[str, str] | None = {"namespaceUID": "u", "outside": "[]"}
+        self.missing: set[tuple[str, str]] = set()
         self.outside: dict[str, Manifest | Exception] = {}
         self.deleted: list[str] = []
         self.patched = 0
@@ -76,6 +79,9 @@ class _Pretended:
 
     async def request(self, *_: Any, **__: Any) -> None:
         return None
+
+    async def can_i(self, verb: str, _: str, resource: str, **__: Any) -> bool:
+        return (verb, resource) not in self.missing
 
     async def list_(self, *_: Any, limit: int, **__: Any) -> AsyncIterator[Manifest]:
         self.limits.append(limit)
@@ -124,6 +130,7 @@ async def swept(pretended: _Pretended, monkeypatch: pytest.MonkeyPatch, **policy
     monkeypatch.setattr(cleanup, "retained", no_volumes)
     monkeypatch.setattr(cleanup, "objects", pretended)
     monkeypatch.setattr(cleanup, "on_namespace", on_namespace)
+    monkeypatch.setattr(summaries, "objects", pretended)
     monkeypatch.setattr(cleanup, "own_time", lambda: NOW)
     told: list[Line] = []
     rules = Rules(warn_before=HOUR / 2, stuck_after=HOUR)
@@ -213,6 +220,134 @@ async def test_what_has_no_record_goes_where_admission_says_what_a_sandbox_is(mo
     assert said(await swept(governed, monkeypatch, needs_record=False), Action.DELETED)
     assert said(await swept(copied, monkeypatch, needs_record=False), Action.FLAGGED)
     assert (alone.deleted, governed.deleted, copied.deleted) == ([], ["shop"], [])
+
+
+@pytest.mark.parametrize(
+    ("left", "dry_run", "missing", "why"),
+    [
+        (-HOUR, False, {("delete", "namespaces"), ("create", "events")}, "create events, delete namespaces in all"),
+        (-HOUR, True, {("delete", "namespaces")}, ""),
+        (-HOUR, True, {("get", "configmaps")}, "get configmaps/sandbox-record in all"),
+        (HOUR / 3, False, {("delete", "namespaces")}, ""),
+        (HOUR / 3, False, {("create", "events")}, "create events in all"),
+        (9 * HOUR, False, {("delete", "namespaces"), ("create", "events")}, ""),
+    ],
+)
+async def test_rights_are_asked_for_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, left: timedelta, dry_run: bool, missing: set[tuple[str, str]], why: str
+) -> None:
+    pretended = _Pretended(**{labels.EXPIRES_AT: to_rfc3339(NOW + left)})
+    pretended.missing = missing
+    if not why:
+        await swept(pretended, monkeypatch, dry_run=dry_run)
+        return
+
+    with pytest.raises(Refused, match="you may not clean up c") as refused:
+        await swept(pretended, monkeypatch, dry_run=dry_run)
+    assert why in refused.value.why
+    assert pretended.deleted == []
+
+
+class _Keeper:
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    async def keep(self, namespace: str, uid: str, text: str, owner: Owner) -> str:
+        self.kept.append(text)
+        return "file:///lock.yaml"
+
+    async def forget(self, retention: timedelta, now: datetime) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [('{"apiVersion": "sandbox.dev/v1", "kind": "Lock"}', True), ("hunter2", False), ("", False)]
+)
+async def test_what_is_no_lock_is_not_kept_and_keeps_nothing(
+    monkeypatch: pytest.MonkeyPatch, text: str, kept: bool
+) -> None:
+    pretended, keeper = _Pretended(**{labels.OWNER_GROUP: "shop-team"}), _Keeper()
+    assert pretended.record is not None
+    pretended.record["lock"] = text
+
+    (line,) = await swept(pretended, monkeypatch, locks=keeper)
+
+    assert (line.action, pretended.deleted, keeper.kept) == (Action.DELETED, ["shop"], [text] if kept else [])
+    assert line.restore.endswith("--owner-group shop-team") == kept
+
+
+async def test_those_that_are_slow_to_get_ready_hold_up_no_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass may be killed before all are ready, each time again."""
+    monkeypatch.setattr(cleanup, "_WAVE_S", 0.0)
+    monkeypatch.setattr(cleanup, "_AT_ONCE", 1)
+    many = _Many(3)
+
+    await swept(many, monkeypatch)
+
+    # One was got ready, and was deleted before the next.
+    assert many.steps == ["read 0", "delete 0", "read 1", "delete 1", "read 2", "delete 2"]
+
+
+async def test_what_is_held_in_memory_of_locks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summaries, "_MANY", 1)
+    monkeypatch.setattr(cleanup, "_WAVE_LOCKS", 10)
+    many = _Many(5, lock="12345")
+
+    await swept(many, monkeypatch)
+
+    # By two: the first list is told of before the next is asked for.
+    deleted = [step for step in many.steps if step.startswith("delete")]
+    assert sorted(deleted) == [f"delete {number}" for number in range(5)]
+    assert many.steps.index("delete 0") < many.steps.index("listed 2")
+
+
+class _Many(_Pretended):
+    """Several of them, and in which order what happened to them."""
+
+    def __init__(self, count: int, lock: str = "") -> None:
+        super().__init__()
+        self.count = count
+        self.lock = lock
+        self.steps: list[str] = []
+
+    def _one(self, number: int) -> Manifest:
+        made: Manifest = json.loads(json.dumps(self.namespace).replace('"shop"', f'"{number}"'))
+        return made
+
+    async def list_(self, *asked: Any, limit: int, **_: Any) -> AsyncIterator[Manifest]:
+        for number in range(self.count):
+            if "Namespace" in asked:
+                yield self._one(number)
+            else:
+                self.steps.append(f"listed {number}")
+                metadata = {"name": labels.RECORD_NAME, "namespace": str(number)}
+                yield {"metadata": metadata, "data": {"namespaceUID": "u", "lock": self.lock}}
+
+    async def get(self, _: Any, ref: ObjectRef) -> Manifest | None:
+        self.steps.append(f"read {ref.namespace}")
+        return {"data": self.record}
+
+    async def delete(self, _: Any, ref: ObjectRef, *, uid: str, resource_version: str | None = None) -> bool:
+        self.steps.append(f"delete {ref.name}")
+        return True
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "expected"), [(99, 99, False), (100, 100, True), (100, 1100, True), (100, 1101, False)]
+)
+def test_a_list_of_records_is_for_many_of_them(wanted: int, known: int, expected: bool) -> None:
+    assert summaries.is_worth_a_list(wanted, known) is expected
+
+
+async def test_a_list_that_shows_mostly_others_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = _Many(100)
+    monkeypatch.setattr(summaries, "objects", many)
+    cluster: Any = many
+
+    found = [item async for item, _ in summaries.listed(cluster, {"5": "five", "99": "the last"})]
+
+    assert found == ["five"]
+    assert len(many.steps) < 30
 
 
 async def test_annotations_of_others_are_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from sandbox.model.deletion import check_ours, pod_reasons, stuck_reasons
+from sandbox.model.deletion import check_ours, ending_for, pod_reasons, restore_command, stuck_reasons
 from sandbox.model.errors import Refused
+from sandbox.model.owner import Owner
+from sandbox.model.sandbox import Sandbox
 
 
 def namespace(
@@ -79,6 +82,22 @@ def test_stuck_namespaces_say_why() -> None:
         "NamespaceFinalizersRemaining: foo.io/x in 1 resource"
     ]
     assert stuck_reasons({}) == []
+
+
+def test_how_long_a_namespace_has_been_ending() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    assert ending_for({"metadata": {"deletionTimestamp": "2029-12-31T23:59:30Z"}}, now) == timedelta(seconds=30)
+    assert ending_for({"metadata": {}}, now) == timedelta()
+
+
+@pytest.mark.parametrize(
+    ("owner", "more"), [(Owner(user="dana@example.com"), ""), (Owner(group="shop team"), " --owner-group 'shop team'")]
+)
+def test_what_brings_a_sandbox_back_names_its_profile_and_its_group(owner: Owner, more: str) -> None:
+    sandbox = Sandbox.of(namespace(), "c")
+    asked = f"sandbox up --lock file:///l.yaml --name {sandbox.name}"
+    assert restore_command("file:///l.yaml", sandbox, owner) == asked + more
+    assert "--quota small" in restore_command("l", replace(sandbox, quota_profile="small"), owner)
 
 
 def test_pods_that_hold_their_namespace_say_what_they_wait_for() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.model.summary import Outside, Summary, config_map, read_summary
+from sandbox.model.summary import Outside, Summary, config_map, is_lock, read_summary
 
 WORD = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}[a-z0-9]", fullmatch=True)
 OUTSIDE = st.builds(Outside, group=WORD | st.just(""), version=WORD, kind=WORD, name=WORD, uid=WORD | st.just(""))
@@ -34,6 +34,25 @@ def test_a_lock_that_is_too_large_is_left_out() -> None:
 
     assert made["data"]["lock"] == ""
     assert len(json.dumps(made)) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"apiVersion": "sandbox.dev/v1", "kind": "Lock", "project": "shop"}', True),
+        # Of a newer client: what it says is its business.
+        ('{"apiVersion": "sandbox.dev/v2", "kind": "Lock", "more": {}}', True),
+        ('{"apiVersion": "example.com/v1", "kind": "Lock"}', False),
+        ('{"apiVersion": "sandbox.dev/v1", "kind": "Record"}', False),
+        ('{"apiVersion": null, "kind": "Lock"}', False),
+        ('["Lock"]', False),
+        ("{}", False),
+        ("kind: Lock", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_what_says_that_it_is_a_lock(text: str, expected: bool) -> None:
+    assert is_lock(text) is expected
 
 
 ITEM = {"group": "", "version": "v1", "kind": "Node", "name": "n", "uid": "u"}
