@@ -9,7 +9,7 @@ from pathlib import Path
 from sandbox.capture.bundle import Bundle
 from sandbox.capture.fixtures.find import workload_of
 from sandbox.capture.fixtures.model import Fixture
-from sandbox.capture.fixtures.restore import restore_fixture, verify_fixture
+from sandbox.capture.fixtures.restore import fill_from_fixture
 from sandbox.capture.fixtures.store import RestoreRequest
 from sandbox.capture.keys import decrypt_file
 from sandbox.cluster import objects
@@ -72,11 +72,7 @@ async def fill(
     known = declared.stores.get(fixture.name, FixtureStore())
     target = known.model_copy(update={"kind": fixture.kind, "container": fixture.container})
     request = RestoreRequest(replace=replace, passwords=passwords, timeout=timeout)
-    notes = await restore_fixture(cluster, namespace, pod, fixture, folder, request=request, declared=target)
-    differences = await verify_fixture(cluster, namespace, pod, fixture, declared=target)
-    if differences:
-        raise OperationFailed(f"{fixture.name} is not what was captured", why="\n".join(differences))
-    return notes
+    return await fill_from_fixture(cluster, namespace, pod, fixture, folder, request=request, declared=target)
 
 
 async def differences(cluster: Cluster, namespace: str, store: DataStore, *, declared: Fixtures) -> tuple[str, ...]:

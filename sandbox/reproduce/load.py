@@ -12,11 +12,11 @@ from sandbox.capture.collect.data import FIXTURES
 from sandbox.capture.fixtures import folder as exported
 from sandbox.capture.fixtures.find import Found, find
 from sandbox.capture.fixtures.model import Fixture
-from sandbox.capture.fixtures.restore import refuse_incomplete, restore_fixture, verify_fixture
+from sandbox.capture.fixtures.restore import fill_from_fixture, refuse_incomplete
 from sandbox.capture.fixtures.store import RestoreRequest, stores
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.lease import deployment_lease
-from sandbox.model.errors import InvalidInput, OperationFailed, Refused
+from sandbox.model.errors import InvalidInput, Refused
 from sandbox.model.objects import Manifest
 from sandbox.model.sandbox import Sandbox
 from sandbox.project.config import Fixtures
@@ -175,16 +175,8 @@ async def _filled(
     target = store.declared.model_copy(update={"kind": store.kind, "container": store.container})
     place = (cluster, sandbox.namespace, pod, fixture)
     try:
-        notes = await restore_fixture(*place, folder, request=request, declared=target)
+        return await fill_from_fixture(*place, folder, request=request, declared=target)
     except Refused as error:
         if not request.replace and "has data already" in error.what:
             error.hint = "--replace-data if that may be lost"
         raise
-    differences = await verify_fixture(*place, declared=target)
-    if differences:
-        raise OperationFailed(
-            f"{store.name} is not what {fixture.name} was",
-            why="\n".join(differences),
-            hint="has a service of the sandbox written to it meanwhile? `kubectl scale` it to zero first",
-        )
-    return notes
