@@ -1,4 +1,5 @@
-"""Take a capture: everything about a namespace at a moment, into a store. Changes nothing in the namespace.
+"""Take a capture: everything about a namespace at a moment, into a store. Changes nothing in the namespace, unless a
+Job may read the volume of a database that is down.
 
 All collectors start at once and end with one deadline; what is gone first (pods, logs, events, Secrets that the
 others must not show) asks first. What is not there in time is marked, and the capture says that it is partial.
@@ -56,6 +57,7 @@ class Options:
         images: ask the registries whether they still have each image, and for its labels.
         declared, limits: the project's ``fixtures:``, and how much of one store is dumped.
         before: what stores held before the deployment that failed; their files stay where they are.
+        allow_write: a Job may read the volume of a database that is down; None: nobody can allow it.
     """
 
     environment: str = ""
@@ -68,6 +70,7 @@ class Options:
     declared: Fixtures | None = None
     limits: Limits = field(default_factory=Limits)
     before: Before | None = None
+    allow_write: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ async def capture(
         )
         key = await redaction_key(store)
         try:
-            dumps = Wanted(options.declared or Fixtures(), options.limits, to) if fixtures else None
+            declared = options.declared or Fixtures()
+            dumps = Wanted(declared, options.limits, to, options.allow_write) if fixtures else None
             await _collect(collection, found, key, options, to, dumps)
         except StoreFailed as failure:
             raise failure.error from None

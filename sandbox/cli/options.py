@@ -65,6 +65,24 @@ ServiceTimeout = Annotated[
     str, typer.Option("--timeout", metavar="DURATION", help="How long one service may take to become ready.")
 ]
 
+Identity = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity",
+        metavar="FILE",
+        help="age or SSH private key that reads what the capture has encrypted: contents, and values of Secrets.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+AllowWrite = Annotated[
+    bool,
+    typer.Option(
+        "--allow-write",
+        help="Read the volume of a database that is down, with a Job in the namespace that is removed afterwards.",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Common:

@@ -7,18 +7,16 @@ as Kubernetes' own leader election does. A holder that died on this very machine
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import AlreadyExists, Conflict, NotFound
+from sandbox.cluster.holder import has_ended, identity
 from sandbox.model import labels
 from sandbox.model.durations import format_duration, from_rfc3339, short_duration
 from sandbox.model.errors import Busy, OperationFailed, SandboxError, Unreachable
@@ -117,7 +115,7 @@ async def _acquire_within(
 
 
 async def _acquire(cluster: Cluster, namespace: str) -> Manifest:
-    holder = _identity()
+    holder = identity()
     # The server's clock, not ours: holders on machines whose clocks differ must agree.
     now = await cluster.server_time()
     try:
@@ -172,28 +170,7 @@ def _is_free(spec: dict[str, Any], now: datetime) -> bool:
         return True
     if now - _renewed(spec) > timedelta(seconds=int(spec.get("leaseDurationSeconds") or DURATION.total_seconds())):
         return True
-    # host_pid_start: on this machine one can see whether that very process still lives.
-    host, _, process = holder.partition("_")
-    return host == socket.gethostname() and process != _process(os.getpid()) and not _lives(process)
-
-
-def _lives(process: str) -> bool:
-    pid, _, _ = process.partition("_")
-    return pid.isdecimal() and _process(int(pid)) == process
-
-
-def _process(pid: int) -> str:
-    """``pid_starttime``: a process id is used again, but not with the same start time."""
-    try:
-        # The command's name in parentheses may hold spaces; starttime is field 22 of proc(5).
-        started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
-    except OSError:
-        started = "0"
-    return f"{pid}_{started}"
-
-
-def _identity() -> str:
-    return f"{socket.gethostname()}_{_process(os.getpid())}"
+    return has_ended(holder)
 
 
 def _renewed(spec: dict[str, Any]) -> datetime:

@@ -73,6 +73,8 @@ async def take_capture(
                     declared=declared,
                     limits=context.request.limits,
                     before=Before(saved.folder, saved.fixtures) if saved else None,
+                    # Who deploys writes there; a database that the deployment itself broke is what is wanted most.
+                    allow_write=True,
                 ),
             )
     except _CAPTURE_FAILURES as trouble:

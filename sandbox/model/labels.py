@@ -50,3 +50,7 @@ NETWORK_POLICY_NAME: Final = "sandbox-default-deny"
 RECORD_NAME: Final = "sandbox-record"
 RECORD_TYPE: Final = f"{DOMAIN}/record"
 LEASE_NAME: Final = "sandbox-deploy"
+
+# On a Job of ours that serves a copy of a store's volume: of which store, and which process made it.
+VOLUME_COPY: Final = f"{DOMAIN}/volume-copy"
+HOLDER: Final = f"{DOMAIN}/holder"

@@ -5,23 +5,29 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from sandbox.capture.fixtures.dump import dump_fixtures
 from sandbox.capture.fixtures.inpod import ToolFailed
-from sandbox.capture.fixtures.model import Fixture
+from sandbox.capture.fixtures.model import Fixture, Limits
 from sandbox.capture.fixtures.mysql.server import Server
 from sandbox.capture.fixtures.store import Access
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.providers import ClusterInfo
 from sandbox.model.errors import Refused
+from sandbox.model.objects import Manifest
+from sandbox.project.config import Fixtures
 from tests.conftest import kubectl
 from tests.e2e.api import api_of
+from tests.e2e.bounded import until
 from tests.e2e.datastores import PASSWORD, mariadb, mariadb_image
-from tests.e2e.test_fixtures import Run, Stores
+from tests.e2e.test_fixtures import KEY, Run, Stores
+from tests.e2e.workloads import claim
 
 SHOP = r"""
 CREATE DATABASE shop; CREATE DATABASE `odd-na``me`; USE shop;
@@ -153,3 +159,45 @@ async def test_a_restore_that_fails_in_the_middle_leaves_no_half_a_database(trie
 def _sql(tried: Run, fixture: Fixture, database: str) -> str:
     [part] = [part for part in fixture.parts if part.database == database]
     return gzip.decompress((tried.folder / part.path).read_bytes()).decode()
+
+
+async def test_what_a_server_holds_that_does_not_start_is_read_from_a_copy_of_its_volume(
+    cluster: ClusterInfo, stores: Stores, tried: Run
+) -> None:
+    where = ("-n", stores.namespace)
+    for manifest in (claim("down"), _on_volume(mariadb_image(cluster))):
+        kubectl(cluster, *where, "apply", "-f", "-", stdin=json.dumps(manifest))
+    kubectl(cluster, *where, "wait", "--for=condition=Ready", "pod/down", "--timeout=120s")
+    client = f"exec mariadb -u root -p{PASSWORD}"
+    some = "CREATE DATABASE shop; USE shop; CREATE TABLE orders AS SELECT seq AS id FROM seq_1_to_100"
+    kubectl(cluster, "exec", "-i", *where, "down", "--", "sh", "-c", client, stdin=some)
+    kubectl(cluster, *where, "delete", "pod", "down", "--force", "--grace-period=0")
+    broken = _on_volume(mariadb_image(cluster), "--no-such-option")
+    kubectl(cluster, *where, "apply", "-f", "-", stdin=json.dumps(broken))
+
+    def pod() -> Manifest | None:
+        found = api_of(cluster).get("pod", "down", stores.namespace) or {}
+        statuses = found.get("status", {}).get("containerStatuses", ())
+        return found if any(status["restartCount"] for status in statuses) else None
+
+    found = await dump_fixtures(
+        tried.api,
+        stores.namespace,
+        [until(pod, "it crashes")],
+        Fixtures(),
+        tried.folder,
+        limits=Limits(),
+        deadline=time.monotonic() + 60,
+        hmac_key=KEY,
+        allow_write=True,
+    )
+
+    assert [(fixture.status, fixture.why) for fixture in found] == [("ok", "")]
+    [database] = found[0].facts["databases"]
+    assert database["tables"]["orders"]["rows"] == 100
+
+
+def _on_volume(image: str, *arguments: str) -> Manifest:
+    pod = mariadb("down", image, *arguments, volumeMounts=[{"name": "data", "mountPath": "/var/lib/mysql"}])
+    pod["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "down"}}]
+    return pod

@@ -10,6 +10,7 @@ from sandbox.capture.collect.collection import Collection, as_json, gathered
 from sandbox.capture.collect.running import as_list
 from sandbox.cluster import discovery, objects
 from sandbox.cluster.discovery import Resource
+from sandbox.model import labels
 from sandbox.model.objects import Manifest, ObjectRef
 
 # Taken apart from the others: first of all, or with their values left out.
@@ -85,7 +86,12 @@ async def _kind(collection: Collection, contents: Contents, resource: Resource) 
         # Not while it waits for what is secret: that is known only when others had their turn.
         async with collection.requests:
             async for item in objects.list_(
-                collection.cluster, resource.api_version, resource.kind, collection.namespace, limit=200
+                collection.cluster,
+                resource.api_version,
+                resource.kind,
+                collection.namespace,
+                f"!{labels.VOLUME_COPY}",
+                limit=200,
             ):
                 found.append(item)
                 size += len(as_json(item))

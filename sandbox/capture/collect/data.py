@@ -30,11 +30,13 @@ class Wanted:
     Attributes:
         declared: the project's ``fixtures:``.
         recipients: age's; without any, contents go into stores of this machine only.
+        allow_write: a Job may read the volume of a store that is down; None: nobody can allow it.
     """
 
     declared: Fixtures
     limits: Limits
     recipients: Sequence[Any] = ()
+    allow_write: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ async def collect_fixtures(collection: Collection, running: Running, wanted: Wan
                 limits=wanted.limits,
                 deadline=time.monotonic() + left * (1 - _FOR_STORING),
                 hmac_key=masking_key(key),
+                allow_write=wanted.allow_write,
             )
             look.count = len(fixtures)
             if not fixtures:

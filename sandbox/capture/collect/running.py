@@ -15,6 +15,7 @@ from sandbox.cluster import objects
 from sandbox.cluster.client import Query
 from sandbox.cluster.errors import NotFound, RequestFailed, ServerUnavailable
 from sandbox.cluster.readiness import container_statuses
+from sandbox.model import labels
 from sandbox.model.objects import Manifest
 
 # What tells why a container ended stands at the end of its log.
@@ -42,7 +43,8 @@ async def collect_pods(collection: Collection, running: Running) -> None:
     """Pods with the images that they run."""
     try:
         async with collection.looking_at("pods.json", "pods") as look:
-            async for pod in objects.list_(collection.cluster, "v1", "Pod", collection.namespace):
+            others = f"!{labels.VOLUME_COPY}"
+            async for pod in objects.list_(collection.cluster, "v1", "Pod", collection.namespace, others):
                 running.pods.append(pod)
             running.pods_known.set()
             look.count = len(running.pods)

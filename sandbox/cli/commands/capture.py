@@ -12,7 +12,7 @@ import typer
 
 from sandbox.cli.capture_store import StoreOption
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, Output, Selection, Yes
+from sandbox.cli.options import AllowWrite, Common, DryRun, Output, Selection, Yes
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -66,6 +66,7 @@ def create(
     max_log: Annotated[
         int, typer.Option("--max-log", metavar="MIB", min=1, max=1024, help="Of one container; its end is kept.")
     ] = 5,
+    allow_write: AllowWrite = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Capture a namespace: pods, logs, events, releases, objects, versions. Changes nothing in it.
@@ -87,6 +88,7 @@ def create(
         max_fixture=max_fixture * _MIB,
         images=images,
         max_log=max_log * _MIB,
+        allow_write=allow_write,
     )
     run(_create(common, selection, store, asked, output))
 
@@ -104,6 +106,7 @@ class _Asked:
     max_fixture: int
     images: bool
     max_log: int
+    allow_write: bool
 
 
 async def _create(common: Common, selection: Selection, given: str | None, asked: _Asked, output: Format) -> None:
@@ -137,6 +140,7 @@ async def _create(common: Common, selection: Selection, given: str | None, asked
             bounds=Bounds(log=asked.max_log),
             declared=project.fixtures if project else None,
             limits=Limits(max_fixture=asked.max_fixture),
+            allow_write=asked.allow_write,
         )
         with reporter(verbose=common.verbose) as talk:
             taken = await capture(

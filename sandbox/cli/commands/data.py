@@ -10,7 +10,7 @@ import typer
 from sandbox.cli.capture_store import StoreOption
 from sandbox.cli.completion import complete_sandboxes
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, Output, Selection
+from sandbox.cli.options import AllowWrite, Common, Identity, Output, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,7 @@ def export(
     ] = 512,
     timeout: Timeout = "30m",
     store: StoreOption = None,
+    allow_write: AllowWrite = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Write what databases and caches hold into a folder. Changes nothing where it reads.
@@ -65,7 +66,15 @@ def export(
 
     place, exported = run(
         _export(
-            common, selection, name, to, comma_separated(only or ()), max_fixture * _MIB, parse_duration(timeout), store
+            common,
+            selection,
+            name,
+            to,
+            comma_separated(only or ()),
+            max_fixture * _MIB,
+            parse_duration(timeout),
+            store,
+            allow_write,
         )
     )
     show_list(exported, _exported_columns(), output, name=lambda fixture: fixture.name)
@@ -89,6 +98,7 @@ async def _export(
     limit: int,
     timeout: timedelta,
     given: str | None,
+    allow_write: bool,
 ) -> tuple[Path, list[Fixture]]:
     from sandbox.capture.fixtures.folder import export as write
     from sandbox.capture.fixtures.model import Limits
@@ -113,6 +123,7 @@ async def _export(
                 limits=Limits(max_fixture=limit),
                 timeout=timeout.total_seconds(),
                 hmac_key=key,
+                allow_write=allow_write,
             )
         return folder, found
 
@@ -147,16 +158,7 @@ def load(
     replace_data: Annotated[
         bool, typer.Option("--replace-data", help="What the databases hold may be lost; without it that is refused.")
     ] = False,
-    identity: Annotated[
-        Path | None,
-        typer.Option(
-            "--identity",
-            metavar="FILE",
-            help="age or SSH private key, for a capture's contents that are encrypted.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
+    identity: Identity = None,
     timeout: Timeout = "30m",
     store: StoreOption = None,
     output: Output = Format.TABLE,

@@ -10,7 +10,7 @@ import typer
 
 from sandbox.cli.capture_store import StoreOption
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, ForOwner, Output
+from sandbox.cli.options import Common, DryRun, ForOwner, Identity, Output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,16 +70,7 @@ def reproduce(
         State,
         typer.Option("--state", help="The contents at the failure, or those that `deploy` had taken before it."),
     ] = State.AT_FAILURE,
-    identity: Annotated[
-        Path | None,
-        typer.Option(
-            "--identity",
-            metavar="FILE",
-            help="age or SSH private key: true values of Secrets, and contents that are encrypted.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
+    identity: Identity = None,
     allow_tags: Annotated[
         bool,
         typer.Option("--allow-tags", help="Take an image by its tag where its digest is gone; the report says so."),
