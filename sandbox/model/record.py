@@ -124,6 +124,15 @@ class InventoryItem(_Data):
         return ObjectRef(self.group, self.version, self.kind, self.name, self.namespace)
 
 
+class HttpSmokeRecord(_Data):
+    """The HTTP request that showed whether the service worked; the port by name or number."""
+
+    path: str = Field(pattern="^/")
+    port: str
+    status: int = Field(ge=100, le=599)
+    contains: str = ""
+
+
 class ServiceRecord(_Data):
     """What one service put into the namespace.
 
@@ -131,6 +140,8 @@ class ServiceRecord(_Data):
         manifests: as they were applied, hooks excluded; of a chart, as Helm rendered them.
         hooks: Helm hooks of a chart.
         values: the merged values of a chart.
+        overrides: those of them that the command line gave (``-f``, ``--set``), before variables were filled in.
+        smoke: its smoke test, where that is an HTTP request.
         revision: of the Helm release, where there is one.
         unfinished: a deployment of it began, and none has come to its end since; neighbours' deployments may have.
     """
@@ -139,6 +150,8 @@ class ServiceRecord(_Data):
     manifests: list[Manifest]
     hooks: list[Manifest] = Field(default_factory=list)
     values: dict[str, Any] = Field(default_factory=dict)
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    smoke: HttpSmokeRecord | None = None
     inventory: list[InventoryItem]
     needs: tuple[str, ...] = ()
     ports: dict[str, int] = Field(default_factory=dict)

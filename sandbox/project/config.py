@@ -7,7 +7,7 @@ What one key alone can get wrong is checked here; what needs other keys or the t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from sandbox.model.durations import parse_duration
 from sandbox.model.errors import InvalidInput
-from sandbox.model.record import DeploymentKind
+from sandbox.model.record import DeploymentKind, HttpSmokeRecord
 
 API_VERSION: Final = "sandbox.dev/v1"
 LABEL: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -303,6 +303,15 @@ class HttpSmoke(ConfigModel):
     """Status code that is expected."""
     contains: str = ""
     """Text that the body must hold."""
+
+    def recorded(self, ports: Iterable[str]) -> HttpSmokeRecord:
+        """The request with its port; empty where the service has none.
+
+        Args:
+            ports: names of the service's.
+        """
+        port = str(self.port if self.port is not None else next(iter(ports), ""))
+        return HttpSmokeRecord(path=self.path, port=port, status=self.status, contains=self.contains)
 
 
 class Smoke(ConfigModel):

@@ -11,7 +11,7 @@ from typing import Any
 from sandbox.model.errors import InvalidInput
 from sandbox.model.images import ResolvedImage
 from sandbox.model.objects import Manifest, ObjectRef
-from sandbox.model.record import InventoryItem, Lock, Record, ServiceLock, ServiceRecord
+from sandbox.model.record import HttpSmokeRecord, InventoryItem, Lock, Record, ServiceLock, ServiceRecord
 from sandbox.model.source import Commit
 from sandbox.project.config import Service
 from sandbox.project.quotas import QuotaProfile
@@ -27,6 +27,7 @@ class ServicePlan:
         manifests: as rendered, placed in the namespace; without hooks.
         chart_path: folder of the chart, for a service that is installed by Helm.
         values: all values of the chart, merged.
+        overrides: those that the command line gave.
         needs: services that must be ready before it.
     """
 
@@ -37,6 +38,7 @@ class ServicePlan:
     hooks: list[Manifest] = field(default_factory=list)
     chart_path: Path | None = None
     values: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     images: tuple[ResolvedImage, ...] = ()
     needs: tuple[str, ...] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
@@ -57,11 +59,17 @@ class ServicePlan:
             manifests=stored,
             hooks=self.hooks,
             values=self.values,
+            overrides=self.overrides,
+            smoke=self._smoke(),
             inventory=[InventoryItem.of(ObjectRef.of(manifest)) for manifest in stored],
             needs=self.needs,
             ports=dict(self.ports),
             revision=revision,
         )
+
+    def _smoke(self) -> HttpSmokeRecord | None:
+        http = self.spec.smoke.http if self.spec and self.spec.smoke else None
+        return http.recorded(self.spec.ports) if http and self.spec else None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class UpRequest:
         folder: any folder of the working tree (None: the current one).
         only: services to deploy, with what they need; empty for all.
         set_values: ``service.path=value`` as helm's ``--set``; without a service, for all charts.
+        overrides: what the command line of an earlier deployment gave the chart of a service, by service.
         lock: deploy exactly what this lock says: a file, a URL such as the clean-up tells (``s3://…/locks/x.yaml``), or
             the name of a sandbox that was deleted.
         owner: for whom, when not for the authenticated user (CI); ``owner_group``: for a group of users instead.
@@ -34,6 +36,7 @@ class UpRequest:
     only: tuple[str, ...] = ()
     values_files: tuple[Path, ...] = ()
     set_values: tuple[str, ...] = ()
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     build_args: Mapping[str, str] = field(default_factory=dict)
     lock: Path | str | None = None
     owner: str | None = None

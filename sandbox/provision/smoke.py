@@ -19,7 +19,8 @@ from sandbox.model.errors import OperationFailed
 from sandbox.model.failure import Finding, NotReady
 from sandbox.model.images import ResolvedImage
 from sandbox.model.objects import Manifest, ObjectRef
-from sandbox.project.config import Hook, HttpSmoke, Service
+from sandbox.model.record import HttpSmokeRecord
+from sandbox.project.config import Hook, Service
 
 # A service that is ready may still need a moment behind its Service (endpoints are eventual).
 _HTTP_BOUND = 15.0
@@ -46,7 +47,8 @@ async def run_smoke(
     smoke = service.smoke
     assert smoke is not None
     if smoke.http is not None:
-        await _http(cluster, namespace, name, service, smoke.http, manifests, _seconds(smoke.timeout))
+        http = smoke.http.recorded(service.ports)
+        await run_http_smoke(cluster, namespace, name, http, manifests, _seconds(smoke.timeout))
     if hook := smoke_hook(service, images):
         await run_command(cluster, namespace, name, "smoke", hook, images)
 
@@ -173,16 +175,26 @@ def port_number(target: Manifest, port: str) -> int:
     raise KeyError(port)
 
 
-async def _http(
+async def run_http_smoke(
     cluster: Cluster,
     namespace: str,
     name: str,
-    service: Service,
-    smoke: HttpSmoke,
+    smoke: HttpSmokeRecord,
     manifests: Sequence[Manifest],
     timeout: float,
 ) -> None:
-    port = str(smoke.port if smoke.port is not None else next(iter(service.ports), ""))
+    """Ask a service over HTTP, until the answer is as told.
+
+    Args:
+        name: the service's.
+        manifests: its own; the first Service among them that has the port is asked.
+        timeout: seconds.
+
+    Raises:
+        NotReady: it never was, with what came instead.
+        OperationFailed: no Service has the port.
+    """
+    port = smoke.port
     target = service_with_port(name, manifests, port)
     ref = ObjectRef.of(target)
     try:
@@ -204,7 +216,7 @@ class _Unexpected(Exception):
     """The answer is not the expected one (yet)."""
 
 
-async def _expect(base: str, smoke: HttpSmoke) -> None:
+async def _expect(base: str, smoke: HttpSmokeRecord) -> None:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,

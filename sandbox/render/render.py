@@ -37,6 +37,7 @@ class RenderRequest:
         extra_values: values files of the command line, for every chart.
         set_values: ``--set`` arguments, as written.
         services: names of all services of the project, by which ``--set`` tells a service from a key.
+        overrides: what the command line of an earlier deployment gave a chart; this one's wins.
     """
 
     env: str
@@ -46,6 +47,7 @@ class RenderRequest:
     extra_values: Sequence[Path] = ()
     set_values: Sequence[str] = ()
     services: Sequence[str] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     kube_version: str = ""
     api_versions: Sequence[str] = ()
 
@@ -58,6 +60,7 @@ class Rendered:
         manifests: without hooks; of a chart, as Helm will apply them.
         hooks: Helm hooks of a chart.
         values: all values that a chart is given, merged.
+        overrides: those of the command line, before variables are filled in.
         chart_path: folder of the chart in the exported tree.
         input_digest: over everything that decides what is deployed: equal, and there is nothing to do.
         values_files: as the project and the command line name them, in order.
@@ -68,6 +71,7 @@ class Rendered:
     input_digest: str
     hooks: list[Manifest] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     chart: ChartLock | None = None
     chart_path: Path | None = None
     values_files: tuple[str, ...] = ()
@@ -109,6 +113,7 @@ async def _render_chart(
     named = substitute(chart.path, request.variables, f"{where}.path")
     path = inside(tree, named, "the chart")
     await asyncio.to_thread(charts.check, path, named, tree)
+    overrides = await asyncio.to_thread(_overrides, service, request)
     values, files = await asyncio.to_thread(_values, service, spec, chart, path, tree, request)
     release = chart.release or service
     manifests, hooks = await helm.template(
@@ -135,11 +140,20 @@ async def _render_chart(
         manifests=manifests,
         hooks=hooks,
         values=values,
+        overrides=overrides,
         chart=lock,
         chart_path=path,
         input_digest=digest(decides),
         values_files=files,
     )
+
+
+def _overrides(service: str, request: RenderRequest) -> dict[str, Any]:
+    """What the command line gives a chart, as it is written."""
+    overrides = dict(request.overrides)
+    for extra in request.extra_values:
+        overrides = merge(overrides, _mapping(extra, str(extra)))
+    return merge(overrides, values_for(service, request.set_values, request.services))
 
 
 def _values(
@@ -164,6 +178,7 @@ def _values(
     values = merge(values, substitute(chart.set, request.variables, f"{where}.set"))
     for image, mapping in _mappings(spec, path, request.images):
         values = merge(values, chart_values(image, mapping))
+    values = merge(values, _fill(request.overrides, request.variables, "the earlier -f or --set"))
     for extra in request.extra_values:
         values = merge(values, _read_values(extra, str(extra), request.variables))
     own = values_for(service, request.set_values, request.services)
@@ -172,12 +187,16 @@ def _values(
 
 
 def _read_values(file: Path, shown_as: str, variables: Mapping[str, str]) -> dict[str, Any]:
+    return dict(_fill(_mapping(file, shown_as), variables, shown_as))
+
+
+def _mapping(file: Path, shown_as: str) -> dict[str, Any]:
     data = load_yaml(file, shown_as=shown_as).data
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise InvalidInput(f"{shown_as} does not hold a mapping of values")
-    return dict(_fill(data, variables, shown_as))
+    return data
 
 
 def _mappings(

@@ -9,7 +9,7 @@ from pathlib import Path
 from sandbox.capture.bundle import Bundle
 from sandbox.capture.fixtures.find import workload_of
 from sandbox.capture.fixtures.model import Fixture
-from sandbox.capture.fixtures.restore import fill_from_fixture
+from sandbox.capture.fixtures.restore import fill_from_fixture, verify_fixture
 from sandbox.capture.fixtures.store import RestoreRequest
 from sandbox.capture.keys import decrypt_file
 from sandbox.cluster import objects

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sandbox import __version__
 from sandbox.capture.bundle import Bundle
@@ -17,7 +18,7 @@ from sandbox.cluster.lease import deployment_lease
 from sandbox.cluster.waiting import wait_ready
 from sandbox.images.registry import digest_of
 from sandbox.model.deadline import parse_ttl
-from sandbox.model.errors import InvalidInput, Refused, SandboxError, Unreachable
+from sandbox.model.errors import InvalidInput, OperationFailed, Refused, SandboxError, Unreachable
 from sandbox.model.failure import Finding, NotReady
 from sandbox.model.objects import Manifest, digest, pod_spec
 from sandbox.model.quota import Asked
@@ -39,6 +40,7 @@ from sandbox.provision.profiles import known_profiles
 from sandbox.provision.reporter import Reporter, Step
 from sandbox.provision.request import UpRequest
 from sandbox.provision.services import Place, apply_manifests
+from sandbox.provision.smoke import run_http_smoke
 from sandbox.provision.target import Target
 from sandbox.provision.workspace import workspace
 from sandbox.reproduce import data, isolation, report, start, state, verdict
@@ -58,6 +60,8 @@ DEFAULT_TTL = "8h"
 # What others start from is there before it; what acts on the rest comes after it.
 _LAST = frozenset({"PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress"})
 _LONGEST_ID = 12
+# For a smoke test that is run again; all services run by then.
+_SMOKE_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -276,9 +280,21 @@ class _Work:
             env=self._document.environment or (record.lock.env if record else ""),
             profile=self.profile,
             request=UpRequest(
-                folder=self._request.folder, build_args=self._request.build_args, dry_run=self._request.dry_run
+                folder=self._request.folder,
+                build_args=self._request.build_args,
+                dry_run=self._request.dry_run,
+                overrides=self._overrides(wanted),
             ),
         )
+
+    def _overrides(self, wanted: Collection[str]) -> dict[str, dict[str, Any]]:
+        """What `-f` and `--set` gave the charts of these services when the captured environment was deployed."""
+        record = self.captured.record
+        services = record.services if record else {}
+        given = {name: s.overrides for name, s in services.items() if name in wanted and s.overrides}
+        for name, overrides in given.items():
+            self._notes.append(f"{name}: -f and --set of the captured deployment are kept: {', '.join(overrides)}")
+        return {name: self.values.in_data(overrides) for name, overrides in given.items()}
 
     def _check_failing_service(self) -> None:
         """Refuse where what failed could not even start."""
@@ -472,17 +488,18 @@ class _Work:
         target = verdict.wanted(self._document, self.captured.pods)
         watch = verdict.Watch(self._cluster, self._namespace, record, clean)
         bound = self._request.verdict_timeout.total_seconds()
-        # Of a test that failed nothing can be seen: first all has to run, as it did.
-        seen = replace(target, signature=None) if target.of_command else target
         if self._findings:
             found = verdict.of_findings(self._findings, target, clean)
         else:
             with self._reporter.step("Look for the failure") as step:
-                found = await verdict.judged(watch, seen, bound=bound, on_look=step.detail)
+                # Of a test that failed nothing can be seen: first all has to run, as it did.
+                found = await verdict.judged(watch, target.unseen, bound=bound, on_look=step.detail)
         if self.blueprint.replaced and not found.found:
             found = await self._finish_replaced(record, found, target, clean)
         if target.of_command:
             found = await self._judge_command(record, found, target, clean)
+        elif target.smoke_of and target.smoke_of not in self.blueprint.replaced:
+            found = await self._judge_smoke(found, target, clean)
         with self._reporter.step("Compare with the capture"):
             lines = report.fidelity(self.captured, self.blueprint, await self._read_back(restored))
         sandbox = await self._finish(record, found, lines)
@@ -502,10 +519,30 @@ class _Work:
                     await start.finish(place, service, self._event(name))
         except NotReady as error:
             return replace(verdict.of_findings(error.findings, target, clean), after=seen.after)
-        if seen.verdict == "nothing to compare" and target.line and not target.of_command:
-            # What failed was the smoke test; now it did not.
-            return replace(seen, verdict="no failure", why="")
+        if target.smoke_of in self.blueprint.replaced:
+            return replace(seen, verdict="no failure", why="the smoke test passed")
         return seen
+
+    async def _judge_smoke(self, seen: Verdict, target: Wanted, clean: Callable[[str], str]) -> Verdict:
+        """The verdict where a smoke test had failed: it asks again what it asked then."""
+        if seen.found:
+            return replace(seen, verdict="different failure", why="")
+        name, record = target.smoke_of, self.captured.record
+        service = record.services.get(name) if record else None
+        smoke = service.smoke if service else None
+        if smoke is None:
+            why = f"the capture's record does not say what the smoke test of {name} is"
+            return Verdict("not known", target.line, after=seen.after, why=why)
+        services = self.blueprint.services
+        manifests = [m for owner in (name, SHARED) if owner in services for m in services[owner].manifests]
+        try:
+            with self._reporter.step(f"Smoke test of {name}"):
+                await run_http_smoke(self._cluster, self._namespace, name, smoke, manifests, _SMOKE_S)
+        except NotReady as error:
+            return replace(verdict.of_findings(error.findings, target, clean), after=seen.after)
+        except OperationFailed as error:
+            return Verdict("not known", target.line, after=seen.after, why=str(error))
+        return Verdict("no failure", target.line, after=seen.after, why="the smoke test passed")
 
     async def _judge_command(
         self, record: Record, seen: Verdict, target: Wanted, clean: Callable[[str], str]

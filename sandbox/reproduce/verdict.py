@@ -59,27 +59,35 @@ class Wanted:
 
     Attributes:
         of_command: it is that of a test, which has to run again.
+        smoke_of: the service whose smoke test it is, which has to run again too.
         patience: seconds that its container ran before it ended.
     """
 
     signature: Signature | None
     line: str
     of_command: bool = False
+    smoke_of: str = ""
     patience: float = 0.0
+
+    @property
+    def unseen(self) -> Wanted:
+        """What can be seen of it in a namespace before its test has run again."""
+        return replace(self, signature=None) if self.of_command or self.smoke_of else self
 
 
 def wanted(document: Document, captured_pods: Iterable[Manifest] = ()) -> Wanted:
     """What to look for: the most telling finding that can be seen."""
     findings = [why.finding for why in document.findings]
-    if findings and findings[0].reason == "TestFailed":
-        return Wanted(document.signature or signature(findings), findings[0].lines()[0], of_command=True)
+    first = findings[0] if findings else None
+    if first is not None and first.reason in ("TestFailed", "SmokeTestFailed"):
+        smoke_of = first.service if first.reason == "SmokeTestFailed" else ""
+        own = document.signature or signature(findings)
+        return Wanted(own, first.lines()[0], of_command=not smoke_of, smoke_of=smoke_of)
     seen = [f for f in findings if f.reason not in _UNSEEN and not f.reason.startswith("release ")]
     if not seen:
-        line = findings[0].lines()[0] if findings else ""
-        return Wanted(None, line)
-    first = seen[0]
-    own = document.signature if seen[0] is findings[0] else None
-    return Wanted(own or signature([first]), first.lines()[0], patience=_ran_for(first, captured_pods))
+        return Wanted(None, first.lines()[0] if first else "")
+    own = document.signature if seen[0] is first else None
+    return Wanted(own or signature([seen[0]]), seen[0].lines()[0], patience=_ran_for(seen[0], captured_pods))
 
 
 def _ran_for(finding: Finding, captured_pods: Iterable[Manifest]) -> float:

@@ -21,7 +21,10 @@ ENV = "integration"
 _WEB = """
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: web, labels: {app.kubernetes.io/instance: "{{ .Release.Name }}"}}
+metadata:
+  name: web
+  labels: {app.kubernetes.io/instance: "{{ .Release.Name }}"}
+  annotations: {note: {{ .Values.note | quote }}}
 spec:
   selector: {matchLabels: {app: web}}
   template:
@@ -85,7 +88,8 @@ class Failed:
 def declare(project: GitProject, image: str, namespace: str, **values: Any) -> None:
     """Write a database and a chart that migrates it."""
     stores = {"db": project.manifests("db", _kept(postgres("db", image)), service("db", 5432))}
-    given = {"base": image, "password": PASSWORD, "script": "exec sleep 3600", "sql": _FIRST, "env": [], **values}
+    given: dict[str, Any] = {"base": image, "password": PASSWORD, "script": "exec sleep 3600", "sql": _FIRST}
+    given |= {"env": [], "note": "", **values}
     web = {**project.chart("web", _WEB, _MIGRATE, _SECRET, values=given), "needs": ["db"]}
     services = {**stores, "web": {**web, "migrations": {"restore": "fixtures"}}}
     project.declare(services, environments={ENV: {"namespace": namespace}}, defaults={"ttl": "3h"})
@@ -212,6 +216,17 @@ def test_nobody_knows_the_service_from_elsewhere(failed: Failed, tmp_path: Path)
         "reproduce", failed.capture, "--name", "dry", "--replace", "web=main", "--dry-run", cwd=tmp_path
     )
     assert "# web: replaced by" in ended.ok().out
+
+
+def test_a_fix_keeps_what_the_command_line_gave_the_deployment_that_failed(failed: Failed) -> None:
+    deploy = ("deploy", ENV, "--timeout", "90s", "--set", "web.note=of ${SANDBOX_NAMESPACE}", "-o", "json")
+    capture = failed.run(*deploy).data["capture"]["id"]
+
+    ended = failed.run("reproduce", capture, "--name", "dry", "--replace", "web=fix", "--dry-run", "-o", "json").ok()
+
+    [web] = [m for m in ended.data["manifests"] if (m["kind"], m["metadata"]["name"]) == ("Deployment", "web")]
+    [namespace] = {m["metadata"].get("namespace") for m in ended.data["manifests"] if m["kind"] == "LimitRange"}
+    assert web["metadata"]["annotations"]["note"] == f"of {namespace}"
 
 
 # -- what differs
