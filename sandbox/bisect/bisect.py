@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from sandbox.bisect.outcome import Outcome
 from sandbox.bisect.report import Found, Guilty
 from sandbox.bisect.request import BisectRequest
 from sandbox.bisect.search import Answer, Changes, Search, side_by_side, together
+from sandbox.bisect.state import Tested
 from sandbox.bisect.workbench import Workbench
 from sandbox.capture.sides import Surroundings
 from sandbox.cluster import tools
@@ -259,8 +261,18 @@ class _Work:
         self._asked_now += 1
         async with self._lane(made) as lane:
             with self._reporter.step(f"{self._called(made)} in {lane.name}") as step:
+                begun = time.monotonic()
                 outcome = await lane.test(made, step)
-                self._state.add(made, outcome)
+                took = round(time.monotonic() - begun, 2)
+                self._state.tested.append(
+                    Tested(
+                        changes=tuple(sorted(made)),
+                        outcome=outcome,
+                        sandbox=lane.name,
+                        seconds=took,
+                        in_place=lane.in_place,
+                    )
+                )
                 await asyncio.to_thread(state.save, self._path, self._state)
             self._reporter.info(f"{self._called(made)}: {outcome.said}")
         return outcome
@@ -304,7 +316,7 @@ class _Work:
             guilty=tuple(await self._guilty(found)),
             failure=failure,
             rounds=self._state.rounds,
-            tests=len(outcomes),
+            tests=tuple(self._state.tested),
             asked=self._asked_now,
             unresolved=sum(1 for answer in answers.values() if answer == "unresolved"),
             sandbox=sandbox,

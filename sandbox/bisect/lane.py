@@ -48,11 +48,17 @@ _WORKLOADS = (
     ("v1", "Pod"),
 )
 _CLAIM = ("v1", "PersistentVolumeClaim")
+# What the API server says of a pod that a ResourceQuota does not let in.
+_QUOTA = "exceeded quota"
 _LAST = frozenset({"PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress"})
 
 
 class Lane:
-    """One sandbox of a search."""
+    """One sandbox of a search.
+
+    Attributes:
+        in_place: whether the last state that was put into it took the place of another one.
+    """
 
     identity: Identity
     planned: Planned
@@ -70,7 +76,10 @@ class Lane:
         self._records: Sequence[Record] = ()
         self._uid = ""
         self._guarded = False
+        self.in_place = False
         self._phase = Phase.PROVISIONING
+        # What was tested last; None: nothing in this run, or it was interrupted.
+        self._holds: Changes | None = None
         self._state: Reproduction | None = None
 
     @property
@@ -152,8 +161,8 @@ class Lane:
     # -- a state in it
 
     async def distance(self, made: Changes) -> int:
-        """How many services would have to be deployed to have a state in it."""
-        return len((await self._plan(made)).changed)
+        """How many services would have to be deployed to have a state in it; -1: it has it, and was tested with it."""
+        return -1 if made == self._holds else len((await self._plan(made)).changed)
 
     async def test(self, made: Changes, step: Step) -> Outcome:
         """Put a state into the sandbox, and test it.
@@ -166,19 +175,35 @@ class Lane:
             if not self._guarded:
                 await self._guardrails()
                 self._guarded = True
-            self._phase = Phase.FAILED
+            self._holds, self._phase = None, Phase.FAILED
             try:
                 record = await self._put(made, step)
             except NotReady as error:
+                self._refuse_lack_of_room(error.findings)
+                self._holds = made
                 return of_findings([self._cleaned(finding) for finding in error.findings])
             self._phase = Phase.READY
-            return await self._run_command(record, step)
+            outcome = await self._run_command(record, step)
+            self._holds = made
+            return outcome
+
+    def _refuse_lack_of_room(self, findings: Sequence[Finding]) -> None:
+        """Whether a state works is not told by a quota that is too small for it."""
+        short = next((finding for finding in findings if _QUOTA in finding.message), None)
+        if short is not None:
+            raise Refused(
+                f"the quota profile {self._bench.profile.name} leaves no room to test in {self.name}",
+                why=short.lines()[0],
+                hint="choose a larger one with --quota (old and new pods are there together for a while)",
+            )
 
     async def _put(self, made: Changes, step: Step) -> Record:
         """Deploy what differs from what is there; all anew where that would not lead to the same."""
         plan = await self._plan(made)
+        self.in_place = False
         if await self._must_begin_anew(plan):
             return await self._anew(plan, step)
+        self.in_place = True
         if not (plan.changed or plan.removed):
             return self._records[-1]
         try:
@@ -186,6 +211,7 @@ class Lane:
         except Invalid as error:
             # What cannot be changed in place (a selector, a bare pod) can be made anew.
             step.detail(f"anew: {error}")
+            self.in_place = False
             return await self._anew(await self._plan(made), step)
 
     async def _anew(self, plan: Plan, step: Step) -> Record:
@@ -385,18 +411,22 @@ class Lane:
     # -- its end
 
     async def leave(self, made: Changes, verdict: str, step: Step) -> Sandbox:
-        """Have a state in the sandbox, for people to look at."""
-        self._phase = Phase.READY
+        """Have a state in the sandbox, for people to look at; as its test left it, where it was the last."""
         async with deployment_lease(self._cluster, self.namespace):
             if not self._guarded:
                 await self._guardrails()
                 self._guarded = True
-            try:
-                await self._put(made, step)
-            except NotReady:
-                self._phase = Phase.FAILED
+            if made != self._holds:
+                await self._put_to_look(made, step)
             await self._save(stage="done", outcome={"verdict": {"verdict": verdict}})
         return Sandbox.of(await self.rest(), self._cluster.context)
+
+    async def _put_to_look(self, made: Changes, step: Step) -> None:
+        self._phase = Phase.READY
+        try:
+            await self._put(made, step)
+        except NotReady:
+            self._phase = Phase.FAILED
 
     async def rest(self) -> Manifest:
         """Note on its namespace how it is now."""

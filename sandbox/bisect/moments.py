@@ -1,7 +1,8 @@
-"""The two states between which a search goes on, found by their names: captures, running places, records."""
+"""The two states between which a search goes on, found by their names: captures, running places, records, locks."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sandbox.capture.sides import (
     captured_now,
     named,
     record_called,
+    rendered_lock,
     running_place,
     running_title,
     without_secrets,
@@ -28,6 +30,7 @@ from sandbox.model.objects import Manifest
 from sandbox.model.record import Record
 from sandbox.project.config import Fixtures
 from sandbox.provision.environment import known_environment
+from sandbox.provision.locks import read_lock
 from sandbox.provision.target import Target
 from sandbox.reproduce.captured import Captured, read_captured
 
@@ -79,9 +82,6 @@ async def find(place: Surroundings, text: str, choice: Choice) -> Moment:
         OperationFailed, Refused, Unreachable: it cannot be read.
     """
 
-    async def record(place: Surroundings, name: str) -> Moment | None:
-        return await _record(place, name)
-
     async def environment(place: Surroundings, name: str) -> Moment | None:
         known = await known_environment(place.target, name)
         return await _running(place, known.target, known.namespace, name, choice) if known else None
@@ -96,7 +96,8 @@ async def find(place: Surroundings, text: str, choice: Choice) -> Moment:
         return await _running(place, *at, choice) if at else None
 
     finders: Mapping[Kind, Callable[[Surroundings, str], Awaitable[Moment | None]]] = {
-        "record": record,
+        "lock": _lock,
+        "record": _record,
         "env": environment,
         "capture": capture,
         "sandbox": sandbox,
@@ -104,7 +105,7 @@ async def find(place: Surroundings, text: str, choice: Choice) -> Moment:
     try:
         return await named(place, text, finders, lambda found: found.title)
     except InvalidInput as error:
-        error.hint += "; what a commit or a lock says is one of them when `sandbox up` has deployed it"
+        error.hint += "; `sandbox lock --ref REF -f FILE` makes a lock of a commit"
         raise
 
 
@@ -124,7 +125,19 @@ async def _record(place: Surroundings, name: str) -> Moment | None:
     found = await record_called(place, name)
     if found is None:
         return None
-    record, namespace, title = found
+    return await _of_record(place, *found)
+
+
+async def _lock(place: Surroundings, name: str) -> Moment | None:
+    path = place.folder / name
+    if not await asyncio.to_thread(path.is_file):
+        return None
+    with place.reporter.step(f"Render {name}"):
+        record, namespace = await rendered_lock(place, await asyncio.to_thread(read_lock, path))
+    return await _of_record(place, record, namespace, f"lock {name}")
+
+
+async def _of_record(place: Surroundings, record: Record, namespace: str, title: str) -> Moment:
     safe, key_id = without_secrets(record, await redaction_key(await place.store()))
     side = side_of_record(safe, key_id=key_id, title=title)
     return Moment(title, _as_captured(record, safe, namespace, key_id), side, live=False)

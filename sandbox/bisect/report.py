@@ -11,6 +11,7 @@ from typing import Any
 from sandbox.bisect.changes import Change, Comparison
 from sandbox.bisect.moments import Moment
 from sandbox.bisect.outcome import Outcome
+from sandbox.bisect.state import Tested
 from sandbox.capture.difference import Difference, compared
 from sandbox.model.record import ServiceLock
 from sandbox.model.sandbox import Sandbox
@@ -46,7 +47,7 @@ class Found:
     Attributes:
         changes: names of all that differed.
         failure: what the guilty changes lead to.
-        rounds, tests: of all runs of this search; ``asked``: tests of this one.
+        rounds, tests: of all runs of this search; ``asked``: how many tests were of this one.
         sandbox: with the guilty changes, left for looking.
         removed: names of the other sandboxes, which are being deleted.
     """
@@ -58,7 +59,7 @@ class Found:
     guilty: tuple[Guilty, ...]
     failure: Outcome
     rounds: int
-    tests: int
+    tests: tuple[Tested, ...]
     asked: int
     unresolved: int
     sandbox: Sandbox
@@ -126,7 +127,7 @@ def as_data(found: Found) -> dict[str, Any]:
         "guilty": [_guilty_data(one) for one in found.guilty],
         "failure": _outcome_data(found.failure),
         "rounds": found.rounds,
-        "tests": found.tests,
+        "tests": [_test_data(test) for test in found.tests],
         "asked": found.asked,
         "unresolved": found.unresolved,
         "sandbox": found.sandbox,
@@ -157,6 +158,17 @@ def _lock_data(lock: ServiceLock | None) -> dict[str, Any] | None:
         return None
     images = {image.name: image.digest for image in lock.images}
     return {"repo": lock.repo, "ref": lock.ref, "commit": lock.commit, "images": images}
+
+
+def _test_data(test: Tested) -> dict[str, Any]:
+    return {
+        "changes": list(test.changes),
+        "outcome": test.outcome.kind,
+        "line": test.outcome.line,
+        "sandbox": test.sandbox,
+        "seconds": test.seconds,
+        "in_place": test.in_place,
+    }
 
 
 def _outcome_data(outcome: Outcome) -> dict[str, Any]:

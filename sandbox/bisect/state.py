@@ -16,12 +16,21 @@ _LARGEST = 16 * 1024 * 1024
 
 
 class Tested(BaseModel):
-    """One test: the changes that were made, and what became of it."""
+    """One test: the changes that were made, and what became of it.
+
+    Attributes:
+        sandbox: its name.
+        seconds: of deployment and command together.
+        in_place: whether what it tested before was changed in its place.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     changes: tuple[str, ...]
     outcome: Outcome
+    sandbox: str = ""
+    seconds: float = 0.0
+    in_place: bool = False
 
     @property
     def made(self) -> Changes:
@@ -49,9 +58,6 @@ class State(BaseModel):
     @property
     def outcomes(self) -> dict[Changes, Outcome]:
         return {one.made: one.outcome for one in self.tested}
-
-    def add(self, made: Changes, outcome: Outcome) -> None:
-        self.tested.append(Tested(changes=tuple(sorted(made)), outcome=outcome))
 
 
 def load(path: Path, key: str) -> State | None:

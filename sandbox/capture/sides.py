@@ -33,8 +33,8 @@ from sandbox.cluster.helm import Helm
 from sandbox.model.errors import InvalidInput, SandboxError, Unreachable
 from sandbox.model.images import ResolvedImage
 from sandbox.model.names import slug
-from sandbox.model.objects import digest
-from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
+from sandbox.model.objects import ObjectRef, digest
+from sandbox.model.record import ImageLock, InventoryItem, Lock, Record, ServiceLock, ServiceRecord
 from sandbox.project.config import Fixtures
 from sandbox.project.settings import load_settings
 from sandbox.project.variables import variables
@@ -43,7 +43,7 @@ from sandbox.provision.environment import known_environment
 from sandbox.provision.inspect import find_sandbox
 from sandbox.provision.locks import read_lock
 from sandbox.provision.reporter import Reporter
-from sandbox.provision.sources import Declared, Sources, resolve_others, resolve_own
+from sandbox.provision.sources import Declared, Sources, resolve_locked, resolve_others, resolve_own
 from sandbox.provision.target import Target
 from sandbox.render.render import RenderRequest, render
 from sandbox.render.transform import label
@@ -397,42 +397,82 @@ class _Commit:
             services={name: service.lock for name, service in services.items()},
             created_at=datetime.now(UTC),
         )
-        return Record(
-            number=0, at=lock.created_at, by="", namespace_uid="", outcome="deployed", lock=lock, services=services
-        )
+        return _recorded(lock, services)
 
     async def _service(
         self, name: str, environment: str, namespace: str, sources: Sources, helm: Helm
     ) -> ServiceRecord:
-        spec, source = sources.project.service_in(name, environment), sources.by_service[name]
+        spec = sources.project.service_in(name, environment)
         unbuilt = OF_THE_COMMIT
         images = tuple(
             ResolvedImage(i.name, unbuilt.repository, unbuilt.tag, unbuilt.digest, "planned") for i in spec.images
         )
-        order = RenderRequest(
-            env=environment,
+        return await _rendered_service(name, sources, environment, namespace, images, helm)
+
+
+def _recorded(lock: Lock, services: dict[str, ServiceRecord]) -> Record:
+    return Record(
+        number=0, at=lock.created_at, by="", namespace_uid="", outcome="deployed", lock=lock, services=services
+    )
+
+
+async def _rendered_service(
+    name: str, sources: Sources, environment: str, namespace: str, images: tuple[ResolvedImage, ...], helm: Helm
+) -> ServiceRecord:
+    """A service of a project as it would be deployed into an environment, with some images."""
+    spec, source = sources.project.service_in(name, environment), sources.by_service[name]
+    order = RenderRequest(
+        env=environment,
+        namespace=namespace,
+        variables=variables(
+            name=environment,
             namespace=namespace,
-            variables=variables(
-                name=environment,
-                namespace=namespace,
-                host_domain=load_settings().host_domain,
-                env=environment,
-                commit=source.commit.sha,
-                owner="",
-            ),
-            images=images,
-            services=tuple(sources.project.services),
-        )
-        rendered = await render(name, spec, source.tree, order, helm)
-        manifests = rendered.manifests if spec.chart is not None else label(rendered.manifests, name)
-        lock = ServiceLock(
-            kind=spec.kind,
-            repo=source.commit.repo,
-            ref=source.commit.ref,
+            host_domain=load_settings().host_domain,
+            env=environment,
             commit=source.commit.sha,
-            chart=rendered.chart,
-            images=tuple(ImageLock(name=i.name, repository=i.repository, digest=i.digest) for i in images),
-            input_digest=rendered.input_digest,
-            manifest_digest=digest(manifests),
-        )
-        return ServiceRecord(lock=lock, manifests=manifests, hooks=rendered.hooks, values=rendered.values, inventory=[])
+            owner="",
+        ),
+        images=images,
+        services=tuple(sources.project.services),
+    )
+    rendered = await render(name, spec, source.tree, order, helm)
+    manifests = rendered.manifests if spec.chart is not None else label(rendered.manifests, name)
+    lock = ServiceLock(
+        kind=spec.kind,
+        repo=source.commit.repo,
+        ref=source.commit.ref,
+        commit=source.commit.sha,
+        chart=rendered.chart,
+        images=tuple(ImageLock(name=i.name, repository=i.repository, digest=i.digest) for i in images),
+        input_digest=rendered.input_digest,
+        manifest_digest=digest(manifests),
+    )
+    return ServiceRecord(
+        lock=lock,
+        manifests=manifests,
+        hooks=rendered.hooks,
+        values=rendered.values,
+        inventory=[InventoryItem.of(ObjectRef.of(manifest)) for manifest in manifests],
+        needs=tuple(need.service for need in spec.needs if need.as_ != "skip"),
+        ports=dict(spec.ports),
+    )
+
+
+async def rendered_lock(place: Surroundings, lock: Lock) -> tuple[Record, str]:
+    """What a lock would deploy, as a record, and for which namespace it is rendered.
+
+    Raises:
+        InvalidInput, Refused, Unreachable: its commits are not to be had, or do not render.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="lock-", dir=place.workspace))
+    sources = await resolve_locked(lock, settings=load_settings(), workspace=folder, say=lambda _line: None)
+    namespace, turns = slug(f"{lock.project}-{lock.env}"), asyncio.Semaphore(_RENDERED_AT_ONCE)
+
+    async def one(name: str, locked: ServiceLock) -> tuple[str, ServiceRecord]:
+        images = tuple(ResolvedImage(i.name, i.repository, i.tag, i.digest, "locked") for i in locked.images)
+        async with turns:
+            made = await _rendered_service(name, sources, lock.env, namespace, images, Helm(Path(), ""))
+        return name, made.model_copy(update={"lock": locked})
+
+    services = dict(await asyncio.gather(*(one(name, locked) for name, locked in lock.services.items())))
+    return _recorded(lock, services), namespace

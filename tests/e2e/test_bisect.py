@@ -15,7 +15,19 @@ from sandbox.cluster.providers import ClusterInfo
 from tests.conftest import kubectl
 from tests.e2e.api import api_of
 from tests.e2e.bounded import until
-from tests.e2e.projects import GitProject, Manifest, Namespace, Tool, config_map, deployment, temporary_project
+from tests.e2e.datastores import base_image, postgres
+from tests.e2e.projects import (
+    GitProject,
+    Manifest,
+    Namespace,
+    Tool,
+    config_map,
+    deployment,
+    documents,
+    service,
+    temporary_project,
+)
+from tests.e2e.workloads import deployment as workload
 
 SERVICES = [f"s{number}" for number in range(8)]
 # What the services say in the sandbox, one after the other; each test notes in a file what it was asked.
@@ -24,6 +36,13 @@ all=$(kubectl --context "$SANDBOX_CONTEXT" -n "$SANDBOX_NAMESPACE" get configmap
     -o 'jsonpath={{.items[*].data.value}}') || exit 125
 set -- $all
 echo "$@" >> "$ASKED"
+"""
+_SQL = ("psql", "-U", "postgres", "-At", "-q", "-c")
+_TAKES_A_ROW = f"""
+there() {{ kubectl --context "$SANDBOX_CONTEXT" -n "$SANDBOX_NAMESPACE" "$@"; }}
+row=$(there exec deployment/db -- {" ".join(_SQL)} 'delete from orders returning id') || exit 125
+test "$row" = 7 || exit 125
+test "$(there get configmap flag -o 'jsonpath={{.data.value}}')" != 2
 """
 
 
@@ -103,7 +122,7 @@ def test_one_of_eight_is_found_in_four_rounds(keeper: Tool, states: States, name
     done = keeper.run(*words(states, name, script, "-o", "json"), cwd=states.project.folder).ok()
     assert guilty(done.data) == {"s5/configuration"}
     assert done.data["rounds"] <= 4
-    assert len(asked.read_text().splitlines()) == done.data["tests"]
+    assert len(asked.read_text().splitlines()) == len(done.data["tests"])
     assert done.data["failure"]["evidence"] == ["error: s5 says 2"]
     [one] = done.data["guilty"]
     good, bad = states.commits
@@ -157,6 +176,37 @@ def test_a_command_that_hangs_is_no_answer(keeper: Tool, states: States, name: N
     words = ("--name", name.name, "--command-timeout", "1s", "--", "sleep", "600")
     done = keeper.run("bisect", states.good, states.bad, *words)
     done.failed(1, "the good state does not pass", "timed out: sleep did not end within 1 s")
+
+
+def test_from_a_lock_to_a_capture(keeper: Tool, states: States, name: Name, asked: Path) -> None:
+    """What was never deployed against what was."""
+    folder, good = states.project.folder, states.commits[0]
+    keeper.run("lock", "--ref", good, "-f", "good.lock", cwd=folder).ok()
+    script = 'test "$3" != 2'
+    chosen = ("good.lock", states.bad, "--name", name.name, "-o", "name", "--", "sh", "-c", _TEST + script)
+    assert keeper.run("bisect", *chosen, cwd=folder).ok().out.split() == ["s2/configuration"]
+
+
+def test_each_test_begins_with_the_contents_that_the_bad_state_had(
+    keeper: Tool, cluster: ClusterInfo, namespace: str, name: Name
+) -> None:
+    """Though the test before has taken a row away; of an environment that kubectl made."""
+    space = Namespace(cluster, namespace)
+    pod = postgres("db", base_image(cluster))
+    db = workload("db", pod["spec"])
+    db["spec"]["template"]["metadata"]["labels"] |= pod["metadata"]["labels"]
+    space.kubectl("apply", "-f", "-", stdin=documents(db, service("db", 5432), config_map("flag", value="1")))
+    space.kubectl("rollout", "status", "deployment/db", "--timeout=120s")
+    rows = "create table orders (id int); insert into orders values (7)"
+    kubectl(cluster, "exec", "-n", namespace, "deployment/db", "--", *_SQL, rows)
+    captures = []
+    for value in ("1", "2"):
+        space.kubectl("apply", "-f", "-", stdin=documents(config_map("flag", value=value)))
+        captures.append(keeper.run("capture", "create", "-n", namespace, "-o", "name").ok().out.strip())
+    words = ("--name", name.name, "--parallel", "1", "-o", "json", "--", "sh", "-c", _TAKES_A_ROW)
+    done = keeper.run("bisect", *captures, *words).ok()
+    assert guilty(done.data) == {"configmap/flag"}
+    assert [test["outcome"] for test in done.data["tests"]] == ["passed", "failed"]
 
 
 def test_what_crashes_at_start_is_found_without_a_command(

@@ -48,8 +48,9 @@ def test_answers(outcome: Outcome, bad: Outcome, answer: Answer) -> None:
 def test_what_was_answered_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "bisect" / "x.json"
     written = state.State(key="k", command=("true",), rounds=2)
-    written.add(frozenset({"web/images", "api"}), crash("web", "error: x"))
-    written.add(frozenset(), PASSED)
+    crashed = crash("web", "error: x")
+    written.tested += [state.Tested(changes=("api", "web/images"), outcome=crashed, sandbox="x-1", seconds=1.5)]
+    written.tested += [state.Tested(changes=(), outcome=PASSED, in_place=True)]
     state.save(path, written)
     assert state.load(path, "k") == written
     assert [other.name for other in path.parent.iterdir()] == ["x.json"]

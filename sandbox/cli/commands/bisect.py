@@ -24,7 +24,9 @@ def bisect(
     common: Common,
     good: Annotated[
         str,
-        typer.Argument(metavar="GOOD", help="Where CMD passes: a capture, an environment, a sandbox, a record (qa@3)."),
+        typer.Argument(
+            metavar="GOOD", help="Where CMD passes: a capture, environment, sandbox, record (qa@3) or lock."
+        ),
     ],
     bad: Annotated[str, typer.Argument(metavar="BAD", help="The same, where it fails.")],
     command: Annotated[
@@ -149,7 +151,7 @@ def _lines(found: Found, *, wide: bool) -> Iterator[str]:
         yield from _guilty_lines(one, wide=wide)
     yield ""
     unresolved = f", {found.unresolved} unresolved" if found.unresolved else ""
-    yield f"{found.tests} tests in {found.rounds} rounds, of {len(found.changes)} changes{unresolved}"
+    yield f"{len(found.tests)} tests in {found.rounds} rounds, of {len(found.changes)} changes{unresolved}"
 
 
 def _guilty_lines(one: Guilty, *, wide: bool) -> Iterator[str]:
