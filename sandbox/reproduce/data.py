@@ -68,9 +68,7 @@ async def fill(
         Refused, OperationFailed: it could not be restored, or is not what was captured.
     """
     fixture = store.fixture
-    pod = await _pod(cluster, namespace, store)
-    known = declared.stores.get(fixture.name, FixtureStore())
-    target = known.model_copy(update={"kind": fixture.kind, "container": fixture.container})
+    pod, target = await _pod(cluster, namespace, store), _declared(fixture, declared)
     request = RestoreRequest(replace=replace, passwords=passwords, timeout=timeout)
     return await fill_from_fixture(cluster, namespace, pod, fixture, folder, request=request, declared=target)
 
@@ -81,11 +79,14 @@ async def differences(cluster: Cluster, namespace: str, store: DataStore, *, dec
     Raises:
         OperationFailed, InvalidInput: it does not run, or cannot be asked.
     """
-    fixture = store.fixture
-    known = declared.stores.get(fixture.name, FixtureStore())
-    target = known.model_copy(update={"kind": fixture.kind, "container": fixture.container})
     pod = await _pod(cluster, namespace, store)
-    return await verify_fixture(cluster, namespace, pod, fixture, declared=target)
+    return await verify_fixture(cluster, namespace, pod, store.fixture, declared=_declared(store.fixture, declared))
+
+
+def _declared(fixture: Fixture, declared: Fixtures) -> FixtureStore:
+    """What sandbox.yaml says of a store, of the kind and in the container that were captured."""
+    known = declared.stores.get(fixture.name, FixtureStore())
+    return known.model_copy(update={"kind": fixture.kind, "container": fixture.container})
 
 
 async def _pod(cluster: Cluster, namespace: str, store: DataStore) -> Manifest:

@@ -26,6 +26,7 @@ _LONGEST = (
     "images_build",
     "chart",
     "reproduce",
+    "bisect",
     "capture",
     "deploy_data",
     "cluster_helm",

@@ -221,14 +221,13 @@ def test_what_crashes_at_start_is_found_without_a_command(
         made["spec"]["template"]["metadata"]["annotations"] = {"checksum": mode_of_api}
         return [config_map("api", mode=mode_of_api), made]
 
-    def declare(mode_of_api: str, replicas: int, other: str) -> None:
-        others = project.manifests("other", config_map("other", value=other))
-        project.declare({"api": project.manifests("api", *deployed(mode_of_api, replicas)), "other": others})
+    def declare(mode_of_api: str, replicas: int) -> None:
+        project.declare({"api": project.manifests("api", *deployed(mode_of_api, replicas))})
         project.commit()
 
-    declare("sleep", 1, "1")
+    declare("sleep", 1)
     keeper.up(project).ok()
-    declare("crash", 2, "2")
+    declare("crash", 2)
     keeper.up(project).failed(1, "of its mode")
     chosen = ("--name", name.name, "--timeout", "60s", "-o", "json")
     done = keeper.run("bisect", f"{project.name}@1", project.name, *chosen).ok()
