@@ -40,7 +40,7 @@ class Claim:
     def line(self) -> str:
         verdict = "ok" if self.ratio <= self.limit else "MISSED"
         return (
-            f"{self.name}: {self.ratio:.2f}x (at most {self.limit:g}x: {verdict}; "
+            f"{self.name}: {self.ratio:.2f}x (at most {self.limit:.3g}x: {verdict}; "
             f"sandbox {self.product:.2f} {self.unit}, peer {self.peer:.2f} {self.unit})"
         )
 

@@ -817,7 +817,8 @@ def test_one_that_the_server_never_deletes_stops_no_other(tool: Tool, group: Gro
 def test_a_server_that_goes_away_is_said_and_a_second_run_converges(tool: Tool, group: Group, tmp_path: Path) -> None:
     group.make_many(80, -HOUR)
     path = tmp_path / "proxied"
-    # A deletion sends some 1.5 KB, and the connections' handshakes together some 40 KB: it ends in the middle.
+    # What goes before a deletion sends some 1.3 KB, and the connections' handshakes together some 40 KB: it ends in the
+    # middle of that, or soon after.
     with proxied(group.cluster, path, lets_through=80_000) as proxy:
         command = ("cleanup", "--yes", "-l", group.selector, "-o", "json")
         ended = through(tool, path).run(*command).failed(5, f"127.0.0.1:{proxy.port}")
