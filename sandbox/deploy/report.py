@@ -125,11 +125,12 @@ class Report:
     def headline(self) -> str:
         """How it ended, in one line."""
         at = f" of {self.commit[:12]}" if self.commit else ""
+        what = self.commit[:12] or "the lock"
         match self.outcome:
             case "deployed":
-                return f"{self.environment}: deployed{at}, record {self.record}"
+                return f"{self.environment}: {what} is deployed, record {self.record}"
             case "planned":
-                return f"{self.environment}: would be deployed{at}; nothing was changed"
+                return f"{self.environment}: {what} would be deployed; nothing was changed"
             case "refused":
                 return f"{self.environment}: the deployment{at} was not begun; nothing was changed"
             case "rolled back":
