@@ -37,6 +37,7 @@ from sandbox.provision.request import UpRequest
 from sandbox.provision.target import Target
 from sandbox.provision.workspace import workspace
 from sandbox.reproduce.reproduce import DEFAULT_QUOTA, DEFAULT_TTL
+from sandbox.reproduce.verdict import wanted
 from sandbox.store.store import Store
 
 _NONE: Changes = frozenset()
@@ -105,15 +106,17 @@ def _check_oracle(request: BisectRequest, bad: Moment) -> None:
     """Refuse where nobody says what the failure is.
 
     Raises:
-        InvalidInput: no command was given, and what failed was one.
+        InvalidInput: no command was given, and what failed was a test that nobody knows.
     """
     document = bad.captured.document
-    if request.command or not document.command:
+    target = wanted(document)
+    if request.command or not (target.of_command or (target.smoke_of and bad.smoke is None)):
         return
+    command = shlex.join(document.command) or "CMD"
     raise InvalidInput(
-        f"{bad.title} failed by a command, which has to be given",
-        why=f"it was: {shlex.join(document.command)}",
-        hint=f"sandbox bisect {request.good} {request.bad} -- {shlex.join(document.command)}",
+        f"{bad.title} failed by a test, which has to be given",
+        why=target.line,
+        hint=f"sandbox bisect {request.good} {request.bad} -- {command}",
     )
 
 
@@ -148,6 +151,13 @@ class _Work:
 
     async def carry_out(self) -> Found:
         self._load()
+        try:
+            return await self._search()
+        except asyncio.CancelledError:
+            self._reporter.info("what was answered is kept: the same command goes on from there")
+            raise
+
+    async def _search(self) -> Found:
         await self._open_lanes()
         await self._check_ends()
         search = Search(self._ask, width=len(self._lanes), answers=self._answers(), on_round=self._say_round)

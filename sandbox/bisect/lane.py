@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 
-from sandbox.bisect.outcome import Outcome, of_command, of_findings
+from sandbox.bisect.outcome import Outcome, of_command, of_findings, of_smoke
 from sandbox.bisect.search import Changes
 from sandbox.bisect.workbench import Planned, Workbench
 from sandbox.cluster import objects
@@ -17,7 +17,7 @@ from sandbox.cluster.waiting import wait_ready
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused
 from sandbox.model.failure import Finding, NotReady
 from sandbox.model.objects import Manifest, ObjectRef, canonical_json, pod_spec
-from sandbox.model.record import Lock, Record
+from sandbox.model.record import HttpSmokeRecord, Lock, Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision import allowance, preflight, steps
 from sandbox.provision import namespace as ns
@@ -28,15 +28,21 @@ from sandbox.provision.identity import Identity, identify
 from sandbox.provision.plan import Plan
 from sandbox.provision.reporter import Reporter, Step
 from sandbox.provision.services import Place, apply_manifests, deploy_services
+from sandbox.provision.smoke import run_http_smoke
 from sandbox.reproduce import data, isolation, state
-from sandbox.reproduce.plan import DataStore
+from sandbox.reproduce.plan import SHARED, DataStore
 from sandbox.reproduce.secrets import role_passwords
 from sandbox.reproduce.state import Reproduction
-from sandbox.reproduce.verdict import cleaner
+from sandbox.reproduce.verdict import Wanted, Watch, cleaner, judged, wanted
 
 # How long pods and volumes may take to go (seconds).
 _GONE_S = 120.0
 _LOOK_EVERY_S = 0.2
+# For a smoke test that is run again; all services run by then.
+_SMOKE_S = 15.0
+# What ran longer than services have to stay up to be ready has to be watched; for how long beyond that.
+_PATIENCE_S = 2.0
+_WATCHED_S = 30.0
 _WORKLOADS = (
     ("apps/v1", "Deployment"),
     ("apps/v1", "StatefulSet"),
@@ -183,7 +189,7 @@ class Lane:
                 self._holds = made
                 return of_findings([self._cleaned(finding) for finding in error.findings])
             self._phase = Phase.READY
-            outcome = await self._run_command(record, step)
+            outcome = await self._judge(record, step)
             self._holds = made
             return outcome
 
@@ -370,23 +376,60 @@ class Lane:
             needs={store.service: ()},
         )
         step.detail(f"fill {store.fixture.name}")
-        await data.fill(
-            self._cluster,
-            self.namespace,
-            store,
-            folder,
-            role_passwords(store.fixture.facts.get("roles") or (), manifests),
-            replace=True,
-            timeout=timeout,
-            declared=self._bench.declared,
-        )
+        try:
+            await data.fill(
+                self._cluster,
+                self.namespace,
+                store,
+                folder,
+                role_passwords(store.fixture.facts.get("roles") or (), manifests),
+                replace=True,
+                timeout=timeout,
+                declared=self._bench.declared,
+            )
+        except Refused as error:
+            # Such as an older server than the contents are of.
+            error.hint = "; ".join(filter(None, (error.hint, "--no-data tests with empty databases")))
+            raise
 
     # -- the test
 
+    async def _judge(self, record: Record, step: Step) -> Outcome:
+        """What becomes of services that are ready."""
+        bench = self._bench
+        if bench.request.command:
+            return await self._run_command(record, step)
+        if bench.bad.smoke is not None:
+            return await self._smoke(*bench.bad.smoke, record, step)
+        target = wanted(bench.bad.captured.document, bench.bad.captured.pods)
+        if target.signature is None or target.patience < _PATIENCE_S:
+            return of_command(None)
+        return await self._watch(target, record, step)
+
+    async def _smoke(self, name: str, smoke: HttpSmokeRecord, record: Record, step: Step) -> Outcome:
+        """Ask what the smoke test asked that had failed."""
+        step.detail(f"smoke test of {name}")
+        services = record.services
+        manifests = [m for owner in (name, SHARED) if owner in services for m in services[owner].manifests]
+        try:
+            await run_http_smoke(self._cluster, self.namespace, name, smoke, manifests, _SMOKE_S)
+        except NotReady as error:
+            return of_smoke(self._cleaned(error.findings[0]))
+        except OperationFailed as error:
+            return Outcome(kind="skipped", line=str(error))
+        return of_command(None)
+
+    async def _watch(self, target: Wanted, record: Record, step: Step) -> Outcome:
+        """Look for a failure that takes its time."""
+        watch = Watch(self._cluster, self.namespace, record, self._clean)
+        found = await judged(watch, target, bound=2 * target.patience + _WATCHED_S, on_look=step.detail)
+        if not found.found:
+            return of_command(None)
+        signature = target.signature if found.is_same else None
+        return Outcome(kind="not ready", line=found.found, evidence=found.evidence, signature=signature)
+
     async def _run_command(self, record: Record, step: Step) -> Outcome:
         command = self._bench.request.command
-        if not command:
-            return of_command(None)
         step.detail("run the command")
         try:
             await run_test(
@@ -404,9 +447,12 @@ class Lane:
 
     def _cleaned(self, finding: Finding) -> Finding:
         """A finding in the words of the captured place, so that it is the same in every sandbox."""
+        message, tail = self._clean(finding.message), tuple(map(self._clean, finding.log_tail))
+        return replace(finding, message=message, log_tail=tail)
+
+    def _clean(self, text: str) -> str:
         used = list(self.planned.values.used.items())
-        clean = cleaner(used, (self._bench.bad.captured.document.namespace, self.namespace))
-        return replace(finding, message=clean(finding.message), log_tail=tuple(map(clean, finding.log_tail)))
+        return cleaner(used, (self._bench.bad.captured.document.namespace, self.namespace))(text)
 
     # -- its end
 

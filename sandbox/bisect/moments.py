@@ -27,12 +27,13 @@ from sandbox.capture.sides import (
 )
 from sandbox.model.errors import InvalidInput
 from sandbox.model.objects import Manifest
-from sandbox.model.record import Record
+from sandbox.model.record import HttpSmokeRecord, Record
 from sandbox.project.config import Fixtures
 from sandbox.provision.environment import known_environment
 from sandbox.provision.locks import read_lock
 from sandbox.provision.target import Target
 from sandbox.reproduce.captured import Captured, read_captured
+from sandbox.reproduce.verdict import wanted
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ class Moment:
     bundle: Bundle | None = None
     digest: str = ""
     live: bool = True
+
+    @property
+    def smoke(self) -> tuple[str, HttpSmokeRecord] | None:
+        """The smoke test that failed in it, and whose it is; None: no smoke test did, or nobody says what it was."""
+        name, record = wanted(self.captured.document).smoke_of, self.captured.record
+        service = record.services.get(name) if record else None
+        return (name, service.smoke) if service and service.smoke else None
 
     @property
     def key_id(self) -> str:

@@ -64,6 +64,11 @@ def of_command(finding: Finding | None) -> Outcome:
     return Outcome(kind=kind, line=finding.message, evidence=finding.log_tail[-_EVIDENCE:])
 
 
+def of_smoke(finding: Finding) -> Outcome:
+    """Of a smoke test that failed."""
+    return Outcome(kind="failed", line=finding.lines()[0], evidence=finding.log_tail[-_EVIDENCE:])
+
+
 def of_findings(findings: Sequence[Finding]) -> Outcome:
     """Of services that did not become ready."""
     first = findings[0]

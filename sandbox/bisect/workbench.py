@@ -126,6 +126,8 @@ class Workbench:
                     why="\n".join(f"{name}: {why}" for name, why in gone.items()),
                     hint="--allow-tags takes whatever their tags are now",
                 )
+        for name, why in planned.bad.unfilled.items() if self.request.data else ():
+            self.planner.reporter.warn(f"{name} is not filled: {why}")
         return planned.comparison
 
     def _choices(self, moment: Moment) -> Choices:
@@ -133,7 +135,7 @@ class Workbench:
         live = self.good.live and self.bad.live
         return Choices(
             data=self.request.data and moment is self.bad,
-            identity=bool(moment.captured.true_secrets),
+            identity=bool(moment.captured.true_secrets) or self.request.identity is not None,
             allow_tags=self.request.allow_tags or not moment.live,
             # Both in the same form: otherwise the server's defaults would be differences.
             as_deployed=not live,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.model.errors import SandboxError
 from sandbox.model.source import Commit
-from sandbox.source.remote import cache_folder, cache_of
 from sandbox.source.repository import Repository, find_repository
 from sandbox.source.store import ObjectStore, borrowed
-from sandbox.source.urls import is_local, parse_address
+from sandbox.source.urls import is_local
 
 MOST = 50
+_SHA = re.compile(r"[0-9a-f]{7,64}")
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,20 @@ class History:
 def between(older: str, newer: str, *, repo: str, folder: Path) -> History:
     """The commits that lead to one commit and not to another.
 
-    Nothing is fetched: asked are the repository around a folder, the one of the address where that is on this
-    machine, and what was fetched from there before.
+    Nothing is fetched: asked are the repository around a folder, and the one of the address where that is on this
+    machine.
 
     Args:
-        older, newer: SHAs; equal ones have nothing between them.
+        older, newer: SHAs, short ones too; equal ones have nothing between them.
         repo: address, as a lock has it.
     """
-    if not older or not newer:
+    # What a capture says is not trusted: it becomes git's argument.
+    if not (_SHA.fullmatch(older) and _SHA.fullmatch(newer)):
         return History(unread="its commit is not known on both sides")
     if older == newer:
         return History()
-    for store in _at_hand(repo, folder):
-        with store as objects:
+    for repository in _at_hand(repo, folder):
+        with borrowed(repository.objects, repository.object_format) as objects:
             if objects.has_tree_of(older) and objects.has_tree_of(newer):
                 return _between(objects, older, newer, repo)
     return History(unread=f"{repo or 'its repository'} is not at hand with {older[:12]} and {newer[:12]}")
@@ -61,41 +63,10 @@ def _between(objects: ObjectStore, older: str, newer: str, repo: str) -> History
     return History(tuple(found), max(0, len(shas) - MOST))
 
 
-class _Borrowed:
-    """A repository of somebody's, read through a git folder of our own."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._context = borrowed(repository.objects, repository.object_format)
-
-    def __enter__(self) -> ObjectStore:
-        return self._context.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._context.__exit__(None, None, None)
-
-
-class _Cached:
-    """What was fetched before."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    def __enter__(self) -> ObjectStore:
-        return self._store
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-def _at_hand(repo: str, folder: Path) -> Iterator[_Borrowed | _Cached]:
+def _at_hand(repo: str, folder: Path) -> Iterator[Repository]:
     local = [Path(repo.removeprefix("file://"))] if repo and is_local(repo) else []
     for place in (folder, *local):
         try:
-            yield _Borrowed(find_repository(place))
+            yield find_repository(place)
         except SandboxError:
             continue
-    if repo and cache_folder().is_dir():
-        try:
-            yield _Cached(cache_of(parse_address(repo)))
-        except SandboxError:
-            return

@@ -35,7 +35,7 @@ def bisect(
             metavar="[-- CMD...]",
             show_default=False,
             help="The test: run here, with SANDBOX_<SERVICE>_URL and KUBECONFIG. Exit code 125: it cannot tell. "
-            "Without it, the failure is that services do not become ready.",
+            "Without it, the failure is the captured one: a service that is not ready, or its smoke test.",
         ),
     ] = None,
     store: StoreOption = None,
