@@ -163,10 +163,11 @@ class _Work:
         search = Search(self._ask, width=len(self._lanes), answers=self._answers(), on_round=self._say_round)
         units = ordered(self._comparison.units)
         coarse = await search.minimal(units)
+        if not self._request.parts:
+            return await self._end(search, together(coarse))
         # Hierarchical delta debugging (Misherghi and Su, ICSE 2006): first services, then the parts of the guilty ones.
         parts = [frozenset({name}) for unit in coarse for name in sorted(unit)]
-        found = together(await search.minimal(parts))
-        return await self._end(search, found)
+        return await self._end(search, together(await search.minimal(parts)))
 
     # -- what is known
 

@@ -16,6 +16,7 @@ class BisectRequest:
         command: the test; empty: whether services become ready.
         name: what the sandboxes are called, with a number each.
         parallel: how many sandboxes at most; None: two, as far as there is room.
+        parts: take the guilty services apart.
         data: the contents of the bad state's databases and caches.
         identity: file with an age identity, for true values of Secrets and for contents that are encrypted.
         allow_tags: an image whose digest is gone or unknown may be taken by its tag.
@@ -34,6 +35,7 @@ class BisectRequest:
     ttl: str | None = None
     owner: str | None = None
     parallel: int | None = None
+    parts: bool = True
     data: bool = True
     identity: Path | None = None
     allow_tags: bool = False

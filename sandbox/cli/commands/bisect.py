@@ -51,6 +51,10 @@ def bisect(
             "--parallel", metavar="N", min=1, max=16, help="Tests at the same time; default: 2, where so many may be."
         ),
     ] = None,
+    parts: Annotated[
+        bool,
+        typer.Option("--parts/--no-parts", help="Take guilty services apart: images, configuration, manifests."),
+    ] = True,
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Fill databases and caches with what they hold in BAD.")
     ] = True,
@@ -102,6 +106,7 @@ def bisect(
         ttl=ttl,
         owner=owner,
         parallel=parallel,
+        parts=parts,
         data=data,
         identity=identity,
         allow_tags=allow_tags,
