@@ -81,6 +81,9 @@ async def _workbench(planner: Planner, place: Surroundings, request: BisectReque
         good = await moments.find(place, request.good, Choice(request.identity, False, None))
         declared = project.fixtures if project else None
         bad = await moments.find(place, request.bad, Choice(request.identity, request.data, declared))
+    good, left = good.without_failed_jobs()
+    if left:
+        planner.reporter.info(f"not part of {good.title}, as it had failed there: {', '.join(left)}")
     _check_oracle(request, bad)
     called = bad.captured.document.project or good.captured.document.project
     own = project if project is not None and called in ("", project.project) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sandbox.capture.bundle import Bundle, open_bundle
@@ -25,8 +25,9 @@ from sandbox.capture.sides import (
     running_title,
     without_secrets,
 )
+from sandbox.cluster.readiness import condition
 from sandbox.model.errors import InvalidInput
-from sandbox.model.objects import Manifest
+from sandbox.model.objects import Manifest, ObjectRef
 from sandbox.model.record import HttpSmokeRecord, Record
 from sandbox.project.config import Fixtures
 from sandbox.provision.environment import known_environment
@@ -55,6 +56,21 @@ class Moment:
     bundle: Bundle | None = None
     digest: str = ""
     live: bool = True
+
+    def without_failed_jobs(self) -> tuple[Moment, list[str]]:
+        """The same without Jobs that had failed, and their names.
+
+        Where all is well they are left of something else: a rolled back deployment leaves the hook that failed it.
+        """
+        captured = self.captured
+        failed = [m for m in captured.objects if m["kind"] == "Job" and condition(m, "Failed").get("status") == "True"]
+        uids = {m["metadata"].get("uid") for m in failed}
+        kept = replace(
+            captured,
+            objects=tuple(m for m in captured.objects if m not in failed),
+            pods=tuple(p for p in captured.pods if not uids & _owners(p)),
+        )
+        return replace(self, captured=kept), [str(ObjectRef.of(m)) for m in failed]
 
     @property
     def smoke(self) -> tuple[str, HttpSmokeRecord] | None:
@@ -187,3 +203,8 @@ def _in_base64(secret: Manifest) -> Manifest:
     texts = {k: base64.b64encode(str(v).encode()).decode() for k, v in (secret.get("stringData") or {}).items()}
     plain = {key: value for key, value in secret.items() if key != "stringData"}
     return {**plain, "data": {**(secret.get("data") or {}), **texts}}
+
+
+def _owners(manifest: Manifest) -> set[str]:
+    """UIDs of what an object belongs to."""
+    return {str(owner.get("uid")) for owner in manifest["metadata"].get("ownerReferences") or ()}
