@@ -332,11 +332,20 @@ app.callback()(expand(_root))
 def script() -> NoReturn:
     """The console script: :func:`main`, and the end of the process."""
     code: object = 0
+    _open_what_is_closed()
     try:
         main()
     except SystemExit as ended:
         code = ended.code
     _leave(code)
+
+
+def _open_what_is_closed() -> None:
+    """Python has no stream for a descriptor that its caller closed (``>&-``), and gives its number to the next file or
+    connection; what is written to one goes nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _leave(code: object) -> NoReturn:

@@ -7,6 +7,7 @@ drive the terminal: :func:`printable`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -42,6 +43,13 @@ _ANSI = {
 
 class OutputClosed(Exception):
     """Whoever read our standard output has gone; there is nobody left to tell anything."""
+
+
+def unwritable(error: OSError) -> OutputClosed | OperationFailed:
+    """What it means that standard output did not take what was written: its reader has gone, or its disk is full."""
+    if isinstance(error, BrokenPipeError):
+        return OutputClosed()
+    return OperationFailed("standard output cannot be written", why=error.strerror or str(error))
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,8 @@ def write_file(target: Path, text: str) -> None:
     except OSError as error:
         raise OperationFailed(f"{target} cannot be written", why=error.strerror or str(error)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write(text: str, *, newline: bool = True) -> None:
@@ -101,6 +110,7 @@ def write(text: str, *, newline: bool = True) -> None:
 
     Raises:
         OutputClosed: the reader has gone.
+        OperationFailed: it cannot be written, such as to a full disk.
     """
     data = text + "\n" if newline else text
     try:
@@ -111,22 +121,22 @@ def write(text: str, *, newline: bool = True) -> None:
             encoding = sys.stdout.encoding or "ascii"
             sys.stdout.write(data.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise OutputClosed from None
+    except OSError as error:
+        raise unwritable(error) from None
 
 
 def write_bytes(data: bytes) -> None:
     """Write bytes as they are (logs, output of ``exec``).
 
     Raises:
-        OutputClosed: the reader has gone.
+        OutputClosed, OperationFailed: as :func:`write`.
     """
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise OutputClosed from None
+    except OSError as error:
+        raise unwritable(error) from None
 
 
 class Stdout:

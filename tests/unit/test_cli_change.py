@@ -125,6 +125,17 @@ def test_a_lock_on_standard_output_is_the_same_file(locking: list[UpRequest], tm
     assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
 
 
+@pytest.mark.parametrize("place", ["no-such-folder/shop.lock.json", "a-file/shop.lock.json"])
+def test_a_lock_that_cannot_be_written_says_where(locking: list[UpRequest], tmp_path: Path, place: str) -> None:
+    (tmp_path / "a-file").touch()
+
+    result = _sandbox("lock", "-f", str(tmp_path / place))
+
+    assert result.exit_code == 1
+    assert f"{tmp_path / place} cannot be written" in result.stderr
+    assert "defect" not in result.stderr
+
+
 # --- cluster ----------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from sandbox import __version__
 from sandbox.cli import errors, output
 from sandbox.cli.run import run
 from sandbox.cluster import errors as cluster_errors
@@ -198,5 +199,46 @@ def test_a_reader_that_goes_away_gets_no_complaint(tmp_path: Path) -> None:
     child.stdout.readline()
     child.stdout.close()
     assert child.wait(timeout=20) == 141
+    assert child.stderr.read() == b""
+    child.stderr.close()
+
+
+_SANDBOX = str(Path(sys.executable).with_name("sandbox"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("arguments", ["--help", "--version", "up --help", "schema", "--show-completion bash"])
+def test_a_full_disk_under_the_output_is_no_defect(arguments: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [_SANDBOX, *arguments.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+
+    assert done.stderr == "error: standard output cannot be written\n  No space left on device\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(("closed", "said"), [(">&-", ""), (">&- 2>&-", ""), ("<&-", f"sandbox {__version__}\n")])
+def test_a_stream_that_the_caller_closed_is_no_defect(closed: str, said: str) -> None:
+    shell = ["sh", "-c", f'exec "$0" --version {closed}', _SANDBOX]
+    done = subprocess.run(
+        shell,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (0, said)
+
+
+def test_help_that_nobody_reads_to_its_end_gets_no_complaint() -> None:
+    child = subprocess.Popen([_SANDBOX, "up", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.close()
+    assert child.wait(timeout=60) == 141
     assert child.stderr.read() == b""
     child.stderr.close()

@@ -76,6 +76,17 @@ def test_init_as_a_dry_run_prints_and_writes_nothing(repository: Path) -> None:
     assert not (repository / "sandbox.yaml").exists()
 
 
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_init_where_nothing_can_be_written_says_so(repository: Path, options: tuple[str, ...]) -> None:
+    (repository / "sandbox.yaml").mkdir()
+
+    result = _sandbox("init", *options)
+
+    assert result.exit_code == (1 if options else 4)
+    assert "sandbox.yaml" in result.stderr
+    assert "defect" not in result.stderr
+
+
 def test_init_in_an_empty_folder_says_what_it_looked_for(tmp_path: Path) -> None:
     result = _sandbox("init", str(tmp_path))
 

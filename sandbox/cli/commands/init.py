@@ -46,7 +46,7 @@ def init(
             f"{path} exists",
             hint="`sandbox init --dry-run` prints what would be written; --force overwrites the file",
         )
-    path.write_text(text, encoding="utf-8")
+    output.write_file(path, text)
     say(f"wrote {path}: {len(project.services)} services found ({', '.join(project.services)})")
     say(
         f"look through it and commit it (`git add {FILE_NAME}`), for `sandbox up` deploys commits; then run "

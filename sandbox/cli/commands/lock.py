@@ -53,7 +53,7 @@ def lock(
     import os
 
     from sandbox.cli.arguments import build_arguments, comma_separated
-    from sandbox.cli.output import show_data, write
+    from sandbox.cli.output import show_data, write, write_file
     from sandbox.cli.reporter import reporter, say
     from sandbox.cli.run import run
     from sandbox.provision.lock import make_lock
@@ -74,7 +74,7 @@ def lock(
     with reporter(verbose=common.verbose) as talk:
         made = run(make_lock(common.target(), request, talk))
     if file is not None:
-        file.write_text(write_lock(made), encoding="utf-8")
+        write_file(file, write_lock(made))
         say(f"wrote {file}: {len(made.services)} services")
     elif output is Format.YAML:
         show_data(made, output)
