@@ -36,15 +36,23 @@ async def passed_lock(source: EnvironmentPlace, repository: str, reporter: Repor
             f"the newest deployment into {source.name}, record {known[-1].number}, failed ({known[-1].failure}): "
             f"record {good.number} is promoted"
         )
-    return lock_of(good, repository)
+    lock = lock_of(good, repository)
+    for name in lock.services:
+        if given := good.services[name].lock.given:
+            reporter.warn(
+                f"{name} passed in {source.name} with {', '.join(given)} of the command line, which do not go with it"
+            )
+    return lock
 
 
 def lock_of(record: Record, repository: str) -> Lock:
     """The services of a repository in a record, as a lock; all of them where none is its own.
 
-    What was adopted there comes from no commit, and stays behind.
+    What was adopted there comes from no commit, and stays behind; so do values of the command line, which were meant
+    for that environment.
     """
-    known = {name: service.lock for name, service in record.services.items() if service.lock.declared_commit}
+    locks = {name: service.lock for name, service in record.services.items() if service.lock.declared_commit}
+    known = {name: lock.model_copy(update={"given": ()}) for name, lock in locks.items()}
     own = {name: lock for name, lock in known.items() if same_repository(lock.repo, repository)}
     return record.lock.model_copy(update={"services": own or known}).sealed()
 

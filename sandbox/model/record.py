@@ -64,8 +64,10 @@ class ServiceLock(_Data):
     path: str = ""
     chart: ChartLock | None = None
     images: tuple[ImageLock, ...] = ()
-    # Values files' names, in order, then what is set on top (no secrets: those come from the cluster or SOPS).
+    # Values files' names, in order.
     values_files: tuple[str, ...] = ()
+    # What the command line gave on top, which is in no commit: `-f FILE`, `--set KEY`; values may be secret.
+    given: tuple[str, ...] = ()
     # Over everything that decides what is deployed: chart or manifests, values, images. Equal: nothing to do.
     input_digest: str
     # Over the rendered manifests, Secret data included.
@@ -103,7 +105,12 @@ class Lock(_Data):
             )
 
     def _own_digest(self) -> str:
-        return digest(self.model_dump(mode="json", exclude={"digest"}))
+        covered = self.model_dump(mode="json", exclude={"digest"})
+        for service in covered["services"].values():
+            if not service["given"]:
+                # Locks that were made before there was this field keep their digests.
+                del service["given"]
+        return digest(covered)
 
 
 class InventoryItem(_Data):

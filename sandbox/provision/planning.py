@@ -49,7 +49,7 @@ from sandbox.provision.selection import Selection, select
 from sandbox.provision.sources import Declared, Source, Sources, resolve_locked, resolve_others, resolve_own
 from sandbox.provision.target import Target
 from sandbox.render.render import Rendered, RenderRequest, render
-from sandbox.render.setvalues import refuse_set_for_others
+from sandbox.render.setvalues import given_to, refuse_set_for_others
 from sandbox.render.transform import label, place
 
 _LOCAL_REGISTRY = ObjectRef("", "v1", "ConfigMap", "local-registry-hosting", "kube-public")
@@ -151,6 +151,7 @@ class Planner:
         if request.lock:
             self.lock = await fetch_lock(self.cluster, await self._place_of(request.lock, request.owner))
             _check_names(request.only, self.lock)
+            _check_given(request, self.lock)
             return await resolve_locked(
                 self.lock, settings=self.settings, workspace=self.workspace, say=self._notes.append
             )
@@ -421,6 +422,7 @@ class Planner:
             chart=rendered.chart,
             images=tuple(ImageLock(name=i.name, repository=i.repository, tag=i.tag, digest=i.digest) for i in images),
             values_files=tuple(rendered.values_files),
+            given=rendered.given,
             input_digest=rendered.input_digest,
             manifest_digest=digest([*manifests, *hooks]),
         )
@@ -492,6 +494,7 @@ class Planner:
         part = lock.model_copy(update={"services": {n: s for n, s in lock.services.items() if n in wanted}})
         if not part.services:
             return {}
+        _check_given(request, part)
         sources = await resolve_locked(part, settings=self.settings, workspace=self.workspace, say=self._notes.append)
         images = _images_of(part, wanted)
         return await self._render_services(sorted(wanted), request, settled, sources, identity, images)
@@ -648,6 +651,26 @@ def _check_names(only: Collection[str], lock: Lock) -> None:
         raise InvalidInput(
             f"the lock has no service {', '.join(sorted(missing))}{near_any(missing, lock.services)}",
             why=f"it has {', '.join(lock.services)}",
+        )
+
+
+def _check_given(request: UpRequest, lock: Lock) -> None:
+    """Refuse a lock that was made with values of the command line and does not hold them, unless they are given again.
+
+    Raises:
+        InvalidInput: which service lacks what.
+    """
+    lacking = {}
+    for name, service in lock.services.items():
+        if service.given and (not request.only or name in request.only):
+            now = given_to(name, request.values_files, request.set_values, tuple(lock.services))
+            lacking[name] = [item for item in service.given if item not in now]
+    missing = [f"{name}: {', '.join(items)}" for name, items in lacking.items() if items]
+    if missing:
+        raise InvalidInput(
+            "the lock was made with values from the command line, which it does not hold",
+            why="\n".join(missing),
+            hint="give them again: a lock names their keys only, since values may be secret",
         )
 
 

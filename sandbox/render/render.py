@@ -18,7 +18,7 @@ from sandbox.project.variables import substitute
 from sandbox.project.yamlfile import load_yaml
 from sandbox.render import charts, kustomize
 from sandbox.render.manifests import inside, read_manifests, refuse_duplicates
-from sandbox.render.setvalues import values_for
+from sandbox.render.setvalues import given_to, values_for
 
 if TYPE_CHECKING:
     from sandbox.cluster.helm import Helm
@@ -64,6 +64,7 @@ class Rendered:
         chart_path: folder of the chart in the exported tree.
         input_digest: over everything that decides what is deployed: equal, and there is nothing to do.
         values_files: as the project and the command line name them, in order.
+        given: what the command line gives on top of the commit, without values.
         notes: what the user should know.
     """
 
@@ -75,6 +76,7 @@ class Rendered:
     chart: ChartLock | None = None
     chart_path: Path | None = None
     values_files: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -145,6 +147,7 @@ async def _render_chart(
         chart_path=path,
         input_digest=digest(decides),
         values_files=files,
+        given=given_to(service, request.extra_values, request.set_values, request.services, request.overrides),
     )
 
 

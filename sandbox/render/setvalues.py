@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sandbox.model.errors import InvalidInput
@@ -56,6 +57,35 @@ def values_for(service: str, arguments: Sequence[str], services: Collection[str]
         else:
             values = parse_set(argument, values)
     return values
+
+
+def keys_of(values: Mapping[str, Any], above: str = "") -> list[str]:
+    """The keys of values, as ``--set`` writes them; lists are named as a whole."""
+    found: list[str] = []
+    for key, value in values.items():
+        named = f"{above}{key}"
+        found += keys_of(value, f"{named}.") if isinstance(value, Mapping) and value else [named]
+    return found
+
+
+def given_to(
+    service: str,
+    files: Sequence[Path],
+    arguments: Sequence[str],
+    services: Collection[str],
+    earlier: Mapping[str, Any] | None = None,
+) -> tuple[str, ...]:
+    """What the command line gives to one chart, as it was written but for the values, which may be secret.
+
+    Args:
+        files: of ``-f``, for every chart.
+        earlier: what the command line of an earlier deployment gave, which holds on.
+
+    Raises:
+        InvalidInput: as :func:`values_for`.
+    """
+    keys = dict.fromkeys([*keys_of(earlier or {}), *keys_of(values_for(service, arguments, services))])
+    return (*(f"-f {file.name}" for file in files), *(f"--set {key}" for key in keys))
 
 
 def refuse_set_for_others(arguments: Sequence[str], services: Collection[str], charts: Collection[str]) -> None:

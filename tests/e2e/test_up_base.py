@@ -293,6 +293,25 @@ def test_a_lock_that_was_edited_is_refused(tool: Tool, project: GitProject, spac
     assert space.itself() is None
 
 
+def test_a_lock_of_a_deployment_with_values_of_the_command_line_is_refused_without_them(
+    tool: Tool, project: GitProject, space: Namespace, tmp_path: Path
+) -> None:
+    project.declare({"orders": chart(project, "orders", "of the commit")})
+    project.commit()
+    extra = tmp_path / "extra.yaml"
+    extra.write_text("more: only-in-the-file\n")
+    given = ("-f", str(extra), "--set", "orders.text=only-on-the-command-line")
+    tool.up(project, *given).ok()
+    file = tmp_path / "shop.lock"
+    file.write_text(tool.run("get", "lock", "-s", project.name, "-o", "json").ok().out)
+    assert "only-" not in file.read_text()
+
+    tool.up(project, "--lock", str(file)).failed(2, "orders: -f extra.yaml, --set text", "give them again")
+    tool.up(project, "--lock", str(file), *given).ok()
+
+    assert texts(space) == {"orders": "only-on-the-command-line"}
+
+
 def test_a_lock_can_be_a_base(
     tool: Tool, project: GitProject, space: Namespace, cluster: ClusterInfo, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from sandbox.deploy.pages import junit, markdown
 from sandbox.deploy.planning import chosen_services
+from sandbox.deploy.promote import lock_of
 from sandbox.deploy.report import Captured, Failure, Outcome, Report, ServiceEnd, commands, lines
 from sandbox.model.errors import InvalidInput, OperationFailed
 from sandbox.model.failure import Finding, NotReady
+from sandbox.model.record import Lock, Record, ServiceLock, ServiceRecord
 from sandbox.project.config import Project
 from sandbox.provision.command import variables
 from sandbox.provision.environment import place_of
@@ -52,6 +55,28 @@ def test_a_repository_deploys_its_own_services(
     services: Mapping[str, bool], only: tuple[str, ...], chosen: tuple[str, ...]
 ) -> None:
     assert chosen_services(project(services), only, None) == chosen
+
+
+def test_what_the_command_line_gave_to_one_environment_is_not_asked_for_in_the_next() -> None:
+    service = ServiceLock(
+        kind="chart",
+        repo="https://git.example.com/web.git",
+        ref="main",
+        commit="c" * 40,
+        declared_commit="c" * 40,
+        given=("--set url",),
+        input_digest="i",
+        manifest_digest="m",
+    )
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    lock = Lock(project="shop", env="qa", services={"web": service}, created_at=at).sealed()
+    services = {"web": ServiceRecord(lock=service, manifests=[], inventory=[])}
+    record = Record(number=1, at=at, by="ci", namespace_uid="u", outcome="deployed", lock=lock, services=services)
+
+    promoted = lock_of(record, "https://git.example.com/web.git")
+
+    promoted.verify()
+    assert promoted.services == {"web": service.model_copy(update={"given": ()})}
 
 
 def test_a_service_that_is_not_there_is_named() -> None:

@@ -34,6 +34,17 @@ def test_a_lock_comes_back_as_json_and_as_yaml() -> None:
     assert parse_lock(yaml.safe_dump(LOCK.model_dump()).encode(), "x") == LOCK
 
 
+def test_a_lock_from_before_it_named_what_the_command_line_gave_is_still_one() -> None:
+    older = yaml.safe_load(write_lock(LOCK))
+    del older["services"]["y"]["given"]
+    digest_then = LOCK.digest
+
+    assert parse_lock(yaml.safe_dump(older).encode(), "x").digest == digest_then
+    older["services"]["y"]["given"] = ["--set a"]
+    with pytest.raises(InvalidInput, match="do not match its digest"):
+        parse_lock(yaml.safe_dump(older).encode(), "x")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.model.errors import InvalidInput
-from sandbox.render.setvalues import parse_set, refuse_set_for_others, values_for
+from sandbox.render.setvalues import given_to, parse_set, refuse_set_for_others, values_for
 
 # Also read by the test that asks Helm.
 TABLE: list[tuple[str, dict[str, Any]]] = [
@@ -97,3 +98,20 @@ def test_a_service_without_values_is_refused() -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(InvalidInput):
         assert isinstance(parse_set(text), dict)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ((), ()),
+        (("a.b=secret,c=secret", "l[0].x=secret"), ("--set a.b", "--set c", "--set l")),
+        (("web.a=secret", "orders.b=secret", "e={}"), ("--set a", "--set e")),
+        (("a=null", "b={x,y}"), ("--set a", "--set b")),
+    ],
+)
+def test_what_the_command_line_gives_is_named_without_its_values(
+    arguments: tuple[str, ...], found: tuple[str, ...]
+) -> None:
+    assert given_to("web", (), arguments, ("web", "orders")) == found
+    assert given_to("web", (Path("deep/extra.yaml"),), arguments, ("web", "orders")) == ("-f extra.yaml", *found)
+    assert given_to("web", (), arguments, ("web", "orders"), {"z": {"y": "secret"}}) == ("--set z.y", *found)
