@@ -152,7 +152,7 @@ class ImagesConfig(ConfigModel):
     registry: Registry | None = None
     """Registry, and path in it, that built images are pushed to."""
     pull_secret: ServiceName | None = None
-    """Name of the Secret that pods pull with; it must be in the sandbox."""
+    """Secret that pods pull with, in the namespace of the kubeconfig's context; it is copied into each sandbox."""
     builder: BuilderName = "auto"
     """What builds: `auto` takes the first of docker, buildah, podman that works; `none` waits for CI's images."""
     wait: Duration = "10m"

@@ -23,7 +23,7 @@ class Settings(ConfigModel):
     builder: BuilderName | None = None
     """What builds images."""
     pull_secret: ServiceName | None = None
-    """Name of the Secret that pods pull with."""
+    """Secret that pods pull with, in the namespace of the kubeconfig's context; it is copied into sandboxes."""
     owner: Text | None = None
     """Owner of new sandboxes; the cluster's user name where not given."""
     namespace_prefix: NamespacePrefix = ""
@@ -37,7 +37,7 @@ class Settings(ConfigModel):
     host_domain: Text = "sandbox.localhost"
     """What `${SANDBOX_HOST}` ends with: a domain whose names all lead to the cluster's ingress controller."""
     git_allow: tuple[Text, ...] = ()
-    """Git filters (`filter:lfs`) that may run when a commit is exported."""
+    """Git filters (`filter:lfs`) that may run when a commit is exported, and submodules (`submodule:PATH`) to bring."""
 
     def quota_paths(self, folder: Path) -> list[Path]:
         """The quota folders as paths; relative to the settings file's folder."""

@@ -12,7 +12,7 @@ from sandbox.project.yamlfile import KeyPath, near
 DESCRIPTIONS: Final[Mapping[str, str]] = {
     "SANDBOX_NAME": "the sandbox's name",
     "SANDBOX_NAMESPACE": "its namespace",
-    "SANDBOX_HOST": "a DNS label that no other sandbox has, for Ingress hosts",
+    "SANDBOX_HOST": "a DNS name that no other sandbox has, for Ingress hosts: its name and the settings' `hostDomain`",
     "SANDBOX_ENV": "the environment whose values are used (`--env`)",
     "SANDBOX_COMMIT": "the commit's full SHA",
     "SANDBOX_OWNER": "the owner's name as a label",

@@ -299,7 +299,8 @@ class Planner:
                 hint="nothing is built on the way to the next environment: deploy the commit where it came from again",
             )
         config = sources.project.images
-        if requests or locked or settled.base:
+        # A user's setting is not for projects without images of their own; a project's is for whatever it deploys.
+        if requests or locked or settled.base or config.pull_secret:
             self.pull_secret = await self._find_pull_secret(
                 self.platform.images.pull_secret or config.pull_secret or self.settings.pull_secret
             )
