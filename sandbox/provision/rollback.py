@@ -19,7 +19,14 @@ from sandbox.provision import equivalents, records
 from sandbox.provision import namespace as ns
 from sandbox.provision.plan import in_order
 from sandbox.provision.reporter import Reporter
-from sandbox.provision.services import Place, apply_manifests, prune
+from sandbox.provision.services import (
+    DEPLOY_HOOKS,
+    ROLLBACK_HOOKS,
+    Place,
+    apply_manifests,
+    prune,
+    remove_leftovers,
+)
 from sandbox.provision.workspace import workspace
 
 
@@ -207,9 +214,11 @@ async def _restore_release(place: Place, wanted: ServiceRecord, chart: ChartLock
     stored = await place.helm.revisions(chart.release, place.namespace)
     if stored and stored[-1] == (wanted.revision, "deployed"):
         return wanted
+    known = next((revision for revision, _ in stored if revision == wanted.revision), None)
+    await remove_leftovers(place, wanted.hooks, DEPLOY_HOOKS if known is None else ROLLBACK_HOOKS)
     async with place.turns:
-        if wanted.revision in [revision for revision, _ in stored]:
-            revision = await place.helm.rollback(chart.release, wanted.revision, place.namespace, timeout=place.timeout)
+        if known is not None:
+            revision = await place.helm.rollback(chart.release, known, place.namespace, timeout=place.timeout)
         else:
             revision = await _install_again(place, wanted, chart)
     return wanted.model_copy(update={"revision": revision})

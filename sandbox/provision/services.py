@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Literal
 from sandbox.cluster import objects
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.errors import Invalid, NotFound
-from sandbox.cluster.helm import Helm
+from sandbox.cluster.helm import Helm, is_hook
 from sandbox.cluster.view import namespace_view
 from sandbox.cluster.waiting import wait_ready, while_watching
 from sandbox.model import labels
@@ -46,7 +46,11 @@ _FIRST = (
     "RoleBinding",
     "Service",
 )
-_DEPLOY_HOOKS = ("pre-install", "post-install", "pre-upgrade", "post-upgrade")
+# Kinds of hooks that run and end; others are there to be used.
+_RUNS = ("Job", "Pod")
+_GONE_WITHIN_S = 30.0
+DEPLOY_HOOKS = ("pre-install", "post-install", "pre-upgrade", "post-upgrade")
+ROLLBACK_HOOKS = ("pre-rollback", "post-rollback")
 _LAST = ("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "APIService")
 
 
@@ -144,7 +148,7 @@ async def _install_chart(
     """Install by Helm, watching what its hooks wait for: it would wait out its whole timeout on a crash loop."""
     assert service.release is not None
     detail(f"helm upgrade --install {service.release}")
-    hooks = [hook for hook in service.hooks if _runs_on_deploy(hook)]
+    hooks = [hook for hook in service.hooks if _runs_on(hook, DEPLOY_HOOKS)]
     install = partial(
         place.helm.install_or_upgrade,
         service.release,
@@ -154,6 +158,7 @@ async def _install_chart(
         timeout=place.timeout,
     )
     if hooks:
+        await remove_leftovers(place, hooks, DEPLOY_HOOKS)
         # Nobody waits for the hooks of others.
         revision = await while_watching(
             install(),
@@ -172,14 +177,32 @@ async def _install_chart(
     return service.record(manifests, revision)
 
 
+async def remove_leftovers(place: Place, hooks: Sequence[Manifest], events: Collection[str]) -> None:
+    """Remove what an earlier deployment left of hooks that are going to run at some events.
+
+    Helm does so itself, unless the chart names a policy of its own without ``before-hook-creation``, such as
+    ``hook-succeeded``: then a run that failed, or was killed, would stand in the way of every later one.
+    """
+    for hook in hooks:
+        policy = str((hook["metadata"].get("annotations") or {}).get("helm.sh/hook-delete-policy") or "")
+        by_helm = not policy or "before-hook-creation" in policy
+        if by_helm or hook["kind"] not in _RUNS or not _runs_on(hook, events):
+            continue
+        ref = replace(ObjectRef.of(hook), namespace=place.namespace)
+        found = await objects.get(place.cluster, ref)
+        if found is not None and is_hook(found):
+            await objects.delete(place.cluster, ref)
+            await smoke.gone(place.cluster, ref, timeout=_GONE_WITHIN_S)
+
+
 def _known_needs(place: Place, service: ServicePlan) -> dict[str, tuple[str, ...]] | None:
     return {service.name: service.needs} if place.needs_known else None
 
 
-def _runs_on_deploy(hook: Manifest) -> bool:
-    """Whether Helm makes this hook when it installs or upgrades; those of rollbacks and deletions it does not."""
+def _runs_on(hook: Manifest, events: Collection[str]) -> bool:
+    """Whether Helm makes this hook at one of these events."""
     said = (hook["metadata"].get("annotations") or {}).get("helm.sh/hook", "")
-    return any(event.strip() in _DEPLOY_HOOKS for event in str(said).split(","))
+    return any(event.strip() in events for event in str(said).split(","))
 
 
 async def _apply_manifests(place: Place, service: ServicePlan, detail: Callable[[str], None]) -> ServiceRecord:
@@ -205,7 +228,7 @@ async def _apply(place: Place, manifest: Manifest) -> None:
             raise
         ref = ObjectRef.of(manifest)
         await objects.delete(place.cluster, ref)
-        await smoke.gone(place.cluster, ref, timeout=30.0)
+        await smoke.gone(place.cluster, ref, timeout=_GONE_WITHIN_S)
         await objects.apply(place.cluster, manifest, namespace=place.namespace)
 
 

@@ -117,7 +117,8 @@ def test_a_config_error_of_a_container_is_said(
 def test_a_failed_migration_of_a_chart_shows_its_log(
     tool: Tool, project: GitProject, space: Namespace, probe_image: str
 ) -> None:
-    hook = {"helm.sh/hook": "pre-install,pre-upgrade", "helm.sh/hook-delete-policy": "before-hook-creation"}
+    # As many charts have it: a run that failed is left, and Helm takes it away before no other.
+    hook = {"helm.sh/hook": "pre-install,pre-upgrade", "helm.sh/hook-delete-policy": "hook-succeeded"}
     migration = job("migrate", probe_image, "crash", "column total does not exist", annotations=hook)
     chart = project.chart("orders", documents(migration), documents(deployment("orders", probe_image, "sleep")))
 
@@ -126,6 +127,12 @@ def test_a_failed_migration_of_a_chart_shows_its_log(
     ended.failed(1, "service orders", "migrate", "container main", "column total does not exist")
     assert ended.at - space.first_shown("BackoffLimitExceeded") < AT_MOST
     assert space.names("deployments") == set()
+    assert space.names("jobs") == {"migrate"}
+
+    mended = job("migrate", probe_image, "write", "/dev/null", "x", annotations=hook)
+    deploy(tool, project, {"orders": project.chart("orders", documents(mended), documents(config_map("orders")))}).ok()
+
+    assert space.names("jobs") == set()
 
 
 def test_a_migration_of_a_chart_that_cannot_start_does_not_wait_for_helm_to_give_up(
@@ -142,11 +149,10 @@ def test_a_migration_of_a_chart_that_cannot_start_does_not_wait_for_helm_to_give
 def test_a_failed_job_among_manifests_shows_its_log(
     tool: Tool, project: GitProject, space: Namespace, probe_image: str
 ) -> None:
-    ended = deploy(
-        tool, project, {"seed": project.manifests("seed", job("seed", probe_image, "crash", "no such table"))}
-    )
+    seed = project.manifests("seed", job("seed", probe_image, "crash", "no such table"))
+    ended = deploy(tool, project, {"seed": seed}, "--rollback-on-failure")
 
-    ended.failed(1, "service seed", "job.batch/seed", "no such table")
+    ended.failed(1, "service seed", "job.batch/seed", "no such table", "there is no deployment before to roll back to")
     assert ended.at - space.first_shown("BackoffLimitExceeded") < AT_MOST
 
 
