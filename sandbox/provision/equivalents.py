@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sandbox.model.record import ServiceRecord
 from sandbox.model.source import Commit
 from sandbox.provision.plan import ServicePlan
 
@@ -56,8 +57,20 @@ def uninstall(context: str, namespace: str, release: str) -> Argv:
     return ["helm", "--kube-context", context, "-n", namespace, "uninstall", release]
 
 
-def roll_back(context: str, namespace: str, release: str, revision: int) -> Argv:
-    return ["helm", "--kube-context", context, "-n", namespace, "rollback", release, str(revision), "--force-conflicts"]
+def remove(context: str, namespace: str, service: ServiceRecord) -> Argv:
+    """Remove what a service put into a namespace."""
+    if service.release is not None:
+        return uninstall(context, namespace, service.release)
+    here = [str(item.ref) for item in service.inventory if item.namespace == namespace]
+    return ["kubectl", "--context", context, "-n", namespace, "delete", "--ignore-not-found", *here]
+
+
+def bring_back(context: str, namespace: str, name: str, service: ServiceRecord) -> Argv:
+    """Bring a service back to what a record has of it."""
+    if service.release is None or service.revision is None:
+        return apply(context, namespace, name)
+    revision = (service.release, str(service.revision))
+    return ["helm", "--kube-context", context, "-n", namespace, "rollback", *revision, "--force-conflicts"]
 
 
 def delete_namespace(context: str, namespace: str) -> Argv:

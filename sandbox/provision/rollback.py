@@ -60,10 +60,8 @@ async def rollback(
             with reporter.step("Wake"):
                 await sleeping.wake(cluster, sandbox.namespace)
         with reporter.step(f"Roll back to record {wanted.number}"):
-            for service in wanted.services.values():
-                chart, revision = service.lock.chart, service.revision
-                if chart and revision:
-                    reporter.command(equivalents.roll_back(cluster.context, sandbox.namespace, chart.release, revision))
+            for name, service in wanted.services.items():
+                reporter.command(equivalents.bring_back(cluster.context, sandbox.namespace, name, service))
             done = await go_back(place, known, wanted, by=user.username)
         if not sandbox.shared:
             await ns.finish(cluster, sandbox.namespace, Phase.READY)

@@ -110,6 +110,7 @@ async def remove_surplus(place: Place, plan: Plan, reporter: Reporter) -> None:
     """Remove services that are not wanted any more, and releases that nobody has."""
     for name, service in plan.removed.items():
         with reporter.step(f"Remove {name}"):
+            reporter.command(equivalents.remove(place.cluster.context, place.namespace, service))
             await prune(place, name, service, None)
     # What a deployment left that was killed before it could prune.
     for release in plan.stale_releases:

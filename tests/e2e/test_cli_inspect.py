@@ -399,6 +399,15 @@ class TestPorts:
             child.send_signal(signal.SIGTERM)
             assert child.wait(timeout=20) == 130
 
+    def test_open_gives_the_page_to_the_browser(self, live: Live, tmp_path: Path) -> None:
+        browser, given = tmp_path / "browser", tmp_path / "url"
+        browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {given}.part && mv {given}.part {given}\n')
+        browser.chmod(0o755)
+        with _running(live, "open", "web", BROWSER=str(browser)):
+            until(lambda: given.exists() or None, "the browser is started", 60)
+            with urllib.request.urlopen(given.read_text(), timeout=20) as answer:
+                assert answer.read().startswith(b"web-")
+
     def test_open_without_browser_prints_the_url(self, live: Live) -> None:
         with _running(live, "open", "web", "--no-browser", "--path", "x") as child:
             assert child.stdout is not None
@@ -589,9 +598,9 @@ class TestCompletion:
 class _running:
     """A command under way, ended at the end whatever happens."""
 
-    def __init__(self, live: Live, *arguments: str) -> None:
+    def __init__(self, live: Live, *arguments: str, **environment: str) -> None:
         self._argv = live.argv(*arguments)
-        self._env = live.env()
+        self._env = live.env(**environment)
 
     def __enter__(self) -> subprocess.Popen[bytes]:
         self._child = subprocess.Popen(

@@ -175,7 +175,9 @@ def test_a_failing_upgrade_stays_and_rollback_goes_back(tool: Tool, deployed: De
 
     planned = tool.run("rollback", project.name, "--dry-run", "-o", "name").ok()
     assert planned.out.strip() == str(good)
-    tool.run("rollback", project.name, "--yes").ok()
+    shown = tool.run("rollback", project.name, "--yes", "-v").ok().err
+    assert f"-n {space.name} rollback chart " in shown
+    assert "-f plain.yaml" in shown
 
     (container,) = space.get("deployment", "chart")["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["sleep"]
@@ -208,10 +210,12 @@ def test_a_service_that_the_project_no_longer_has_is_removed(tool: Tool, deploye
     project.declare({"plain": project.manifests("plain", deployment("plain", probe_image, "sleep"))})
     project.commit("One service is enough")
 
-    ended = tool.up(project).ok()
+    ended = tool.up(project, "-v").ok()
 
     found = actions(ended.data)
     assert (found["chart"], found["extra"]) == ("pruned", "pruned")
+    assert f"-n {space.name} uninstall chart" in ended.err
+    assert f"-n {space.name} delete --ignore-not-found configmap/extra" in ended.err
     assert space.names("deployments") == {"plain"}
     assert "extra" not in space.names("configmaps")
     assert not [name for name in space.names("secrets") if name.startswith("sh.helm.release.v1.chart.")]
