@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyhelm3
 from pyhelm3 import errors
 
+from sandbox.cluster.parent import end_with_parent
 from sandbox.cluster.yamlstream import json_for_yaml
 
 # Helm marks the release as failed when it is told to end; a request or two.
 _GRACE_S = 5.0
 # Flags and environment of Helm name another cluster or storage than the one that is meant.
 _OVERRIDES = ("HELM_KUBE", "HELM_NAMESPACE", "HELM_DRIVER", "HELM_DEBUG")
-_PR_SET_PDEATHSIG = 1
 # A helm process lives for a second and needs some 50 MB: collecting garbage is a third of its CPU time. Over the limit
 # it is collected as ever; who has set these keeps them.
 _MEMORY = {"GOGC": "off", "GOMEMLIMIT": "256MiB"}
@@ -103,7 +100,7 @@ async def _started(argv: list[str], *, reads: bool) -> asyncio.subprocess.Proces
             env=helm_environment(),
             start_new_session=True,
             # This copies our memory's tables while all else here waits: not for what ends by itself in a moment.
-            preexec_fn=None if argv[1] == "template" else _end_with_parent(),
+            preexec_fn=None if argv[1] == "template" else end_with_parent(),
         )
     )
     try:
@@ -122,16 +119,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             async with asyncio.timeout(patience):
                 await process.wait()
             return
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """What a child does first so that it ends when we are killed (Linux): else Helm would go on, and a second
-    ``up`` run against it."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask_for_a_signal() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    return ask_for_a_signal

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from sandbox.cluster.parent import end_with_parent
 from sandbox.model.errors import OperationFailed
 
 Progress = Callable[[str], None]
@@ -48,7 +49,7 @@ async def run(
     stdin: bytes = b"",
     on_line: Progress | None = None,
 ) -> Ended:
-    """Run a program to its end; cancelling ends it and everything that it started.
+    """Run a program to its end; cancelling ends it and everything that it started, and so does the end of this process.
 
     Args:
         env: its whole environment.
@@ -68,6 +69,8 @@ async def run(
             env=dict(env),
             cwd=cwd,
             start_new_session=True,
+            # unshare(1), around builders that run as root, takes no other; it kills what is in it.
+            preexec_fn=end_with_parent(signal.SIGKILL),
         )
     except OSError as error:
         raise OperationFailed(f"{words[0]} cannot be started", why=error.strerror or str(error)) from error
