@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -17,12 +17,14 @@ from pydantic import ValidationError
 
 from sandbox.capture.bundle import Bundle, Damaged
 from sandbox.capture.model import Document, Service
+from sandbox.capture.signature import telling_lines
 from sandbox.model import labels
 from sandbox.model.errors import OperationFailed
 from sandbox.model.objects import Manifest, ObjectRef, canonical_json, containers, pod_spec
 from sandbox.model.record import ImageLock, Lock, Record, ServiceLock, ServiceRecord
 
 _LONGEST_VALUE = 120
+_LONGEST_FAILURE = 500
 _MOST_PATHS = 200
 _SHORTEST_WORD = 8
 # Kinds that others make, or that change while nothing changes.
@@ -113,7 +115,8 @@ async def difference(a: Bundle, b: Bundle) -> list[Difference]:
 
 def compared(a: Side, b: Side) -> list[Difference]:
     """What differs from the first side to the second, by area."""
-    found = list(_services(a, b))
+    # What is wrong comes first: it is why somebody looks.
+    found = [*_failures(a, b), *_services(a, b)]
     before, after = _contents(a, b)
     if before is not None and after is not None:
         found += _compared("values", before.values, after.values)
@@ -123,10 +126,19 @@ def compared(a: Side, b: Side) -> list[Difference]:
             secrets = [{name: dict.fromkeys(data, "") for name, data in side.items()} for side in secrets]
         found += _compared("secret", *secrets)
         found += _compared("object", before.objects, after.objects)
-    for area in ("quota", "data", "tool", "failure"):
-        if area in a.facts and area in b.facts:
-            found += _compared(area, a.facts[area], b.facts[area])
+    for area in ("quota", "data", "tool"):
+        found += _facts_compared(area, a, b)
     return found
+
+
+def _failures(a: Side, b: Side) -> Iterator[Difference]:
+    before, after = ((side.facts.get("failure") or {}).get("", {}).get("") for side in (a, b))
+    if before is not None and after is not None and before != after:
+        yield Difference("failure", "", "", before[:_LONGEST_FAILURE], after[:_LONGEST_FAILURE])
+
+
+def _facts_compared(area: str, a: Side, b: Side) -> list[Difference]:
+    return list(_compared(area, a.facts[area], b.facts[area])) if area in a.facts and area in b.facts else []
 
 
 def lacks(a: Side, b: Side) -> str:
@@ -236,8 +248,17 @@ def _facts(document: Document) -> dict[str, dict[str, Any]]:
         "quota": {f"{line.quota} {line.resource}": {"hard": line.hard} for line in document.quota},
         "data": {str(fixture.get("name")): _data_facts(fixture) for fixture in document.fixtures},
         "tool": {name: {"": text} for name, text in {**document.tools, "server": document.server_version}.items()},
-        "failure": {"": {"": document.headline}},
+        "failure": {"": {"": _failure(document)}},
     }
+
+
+def _failure(document: Document) -> str:
+    """What failed, with the line of its log that tells most."""
+    finding = document.findings[0].finding if document.findings else None
+    told = telling_lines(finding.log_tail) if finding else []
+    if finding is None or not told:
+        return document.headline
+    return f"{replace(finding, message='').lines()[0]}: {told[-1]}"
 
 
 async def _live(bundle: Bundle, values: Mapping[str, Any]) -> Contents:

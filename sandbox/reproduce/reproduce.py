@@ -61,7 +61,7 @@ DEFAULT_TTL = "8h"
 _LAST = frozenset({"PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress"})
 _LONGEST_ID = 12
 # For a smoke test that is run again; all services run by then.
-_SMOKE_S = 15.0
+_SMOKE_S = 6.0
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ _LOG_LINES = 20
 # How long all must run well, or fail otherwise, before that is the verdict; more where the captured one ran longer.
 _QUIET_S = 15.0
 _OTHERWISE_S = 45.0
+# The same before a test runs again, which is what tells: as long as a container has to stay up to count as ready.
+_SETTLED_S = 3.0
 # What a deployment or a test says; nobody sees it by looking at a namespace.
 _UNSEEN = frozenset({"TestFailed", "SmokeTestFailed", "DeploymentFailed"})
 
@@ -177,7 +179,8 @@ async def judged(
     """
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    quiet = min(bound, max(_QUIET_S, 2 * target.patience + 10))
+    tested = target.of_command or bool(target.smoke_of)
+    quiet = min(bound, _SETTLED_S if tested else max(_QUIET_S, 2 * target.patience + 10))
     otherwise = max(_OTHERWISE_S, 2 * target.patience + 10)
     well_since: float | None = None
     other_since: dict[str, float] = {}

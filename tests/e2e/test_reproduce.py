@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,10 +38,12 @@ ROLE = "role-of-tests-9d3e"
 CACHE = "cache-of-tests-6c0a"
 
 # Dies of what is in the databases, and says which row and key it was; without its data it would say something else.
+# It writes down where it ran, and says it too.
 _SHOP = """
+psql "$DATABASE_URL" -q -c "insert into starts values ('$(hostname)', '$NAMESPACE')" || { sleep 1; exit 2; }
 state=$(psql "$DATABASE_URL" -At -c 'select state from orders where id = 7') || { sleep 1; exit 2; }
 cart=$(redis-cli -h "$CACHE_HOST" -a "$CACHE_PASSWORD" --no-auth-warning get cart:7)
-echo "error: order 7 is $state and its cart holds $cart" >&2
+echo "error: order 7 is $state and its cart holds $cart, on $(hostname) in $NAMESPACE" >&2
 exit 3
 """
 _SCHEMA = """
@@ -49,6 +52,7 @@ create database shop owner shop;
 \\c shop
 set role shop;
 create table orders (id int primary key, state text);
+create table starts (host text, namespace text);
 insert into orders select n, case n when 7 then 'paid twice' else 'paid' end from generate_series(1, 50) n;
 """
 
@@ -108,6 +112,7 @@ def shop(image: str) -> Manifest:
     env = [
         {"name": "DATABASE_URL", "valueFrom": secret_value("shop", "url")},
         {"name": "CACHE_PASSWORD", "valueFrom": secret_value("shop", "cache-password")},
+        {"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
     ]
     environment = [{"configMapRef": {"name": "settings"}}]
     main = container(image, command=["sh", "-c", _SHOP], env=env, envFrom=environment)
@@ -200,6 +205,17 @@ def test_rows_and_keys_are_those_that_were_captured(again: Again, broken: Broken
     assert sql(again.space, "shop", query) == sql(broken.space, "shop", query)
     password = value_of(again.space, "shop", "cache-password")
     assert redis(again.space, password, "get", "cart:7") == "two lamps"
+
+
+def test_what_a_service_wrote_of_its_own_place_stays_as_it_was(again: Again, broken: Broken, keeper: Tool) -> None:
+    """Data is not rewritten; what the service writes now, it writes of the sandbox."""
+    fixtures = keeper.run("capture", "show", broken.capture, "-o", "json").ok().data["fixtures"]
+    [database] = [d for f in fixtures if f["name"] == "db" for d in f["facts"]["databases"] if d["name"] == "shop"]
+    [starts] = [table["rows"] for table in database["tables"] if table["name"] == "starts"]
+    places = "select namespace, count(*) from starts group by 1"
+    found = dict(line.split("|") for line in sql(again.space, "shop", places).splitlines())
+    assert found[broken.space.name] == str(starts)
+    assert int(found[again.space.name]) >= 1
 
 
 def test_secrets_have_new_values_that_fit_together(again: Again) -> None:
@@ -322,6 +338,7 @@ def test_who_may_read_what_is_encrypted_has_the_true_values(
     there = keeper.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path / "captures"))
     to = ("--include-secrets", "--recipient", str(identity.to_public()))
     there.run("capture", "create", "-n", broken.space.name, *to).ok()
+    _without_keys(there, tmp_path)
     with another(cluster) as space:
         chosen = ("--name", space.name, "--only", "cache", "--verdict-timeout", "1s", "-o", "json")
         ended = there.run("reproduce", "latest", "--identity", str(tmp_path / "identity"), *chosen)
@@ -332,6 +349,17 @@ def test_who_may_read_what_is_encrypted_has_the_true_values(
         outcomes = {item["name"]: item["outcome"] for item in ended.data["report"]}
         assert outcomes["fixture/cache"] == "reproduced"
         assert outcomes["deployment.apps/shop"] == "unavailable"
+
+
+def _without_keys(there: Tool, folder: Path) -> None:
+    """Who has lost the key, the store's own too, gets all but what it opens; a wrong one is said."""
+    shutil.rmtree(folder / "captures" / "keys")
+    dry = ("reproduce", "latest", "--name", "never", "--dry-run", "-o", "json")
+    planned = there.run(*dry).ok().data["plan"]
+    assert planned["fill"] == []
+    assert {name: "--identity" in why for name, why in planned["unfilled"].items()} == {"db": True, "cache": True}
+    (folder / "wrong").write_text(f"{pyrage.x25519.Identity.generate()}\n")
+    there.run(*dry, "--identity", str(folder / "wrong")).failed(1, "cannot be decrypted")
 
 
 async def test_a_test_that_failed_runs_again_when_the_user_says_so(
@@ -350,6 +378,52 @@ async def test_a_test_that_failed_runs_again_when_the_user_says_so(
         chosen = ("--name", space.name, "--only", "cache", "--verdict-timeout", "2s", "-o", "json")
         ended = there.run("reproduce", "latest", "--run-command", *chosen).ok()
         assert ended.data["verdict"]["evidence"] == [line]
+
+
+async def test_a_test_that_hangs_when_it_runs_again_is_ended(
+    keeper: Tool, broken: Broken, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    marker = f"77{uuid.uuid4().int % 10**9}"
+    failed = Finding("TestFailed", "exit code 4", "sh", exit_code=4, log_tail=("error: no lamp",))
+    async with Cluster.connect(cluster.context, cluster.kubeconfig) as connection:
+        await capture(
+            connection, broken.space.name, store=Store.open(str(tmp_path)), reason="", progress=PlainReporter(),
+            command=["sh", "-c", f"sleep {marker} & wait"], options=Options(findings=[failed]),
+        )  # fmt: skip
+    there = keeper.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path))
+    with another(cluster) as space:
+        bounds = ("--verdict-timeout", "2s", "--command-timeout", "2s")
+        ended = there.run(
+            "reproduce", "latest", "--run-command", "--name", space.name, "--only", "cache", *bounds, "-o", "json"
+        )
+        assert ended.code == 3, ended.err
+        assert ended.data["verdict"]["verdict"] == "different failure"
+        assert "did not end within 2 s" in ended.data["verdict"]["found"]
+    assert not any(marker.encode() in line for line in _command_lines())
+
+
+def _command_lines() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield path.read_bytes()
+
+
+async def test_what_this_cluster_does_not_know_is_left_out_and_said(
+    keeper: Tool, cluster: ClusterInfo, tmp_path: Path
+) -> None:
+    store = Store.open(str(tmp_path))
+    writer = BundleWriter(store)
+    widget = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "one"}, "spec": {"size": 7}}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}}
+    for title, manifest in (("widgets.example.com", widget), ("configmaps", settings)):
+        listed = {"kind": "List", "items": [manifest]}
+        await writer.add(f"objects/{title}.json", json.dumps(listed).encode(), JSON_TYPE)
+    now = datetime.now(UTC)
+    entry = await writer.seal(Document(started_at=now, ended_at=now, namespace="elsewhere"))
+    there = keeper.with_environment(SANDBOX_CAPTURE_STORE=str(tmp_path))
+    planned = there.run("reproduce", entry.id, "--name", "never", "--dry-run", "-o", "json").ok().data
+    assert "not brought back" in planned["plan"]["left_out"]["widget.example.com/one"]
+    assert "settings" in {manifest["metadata"]["name"] for manifest in planned["manifests"]}
 
 
 HOST_PATH = pod_spec(container("example.com/x@sha256:" + "a" * 64), volumes=[{"name": "h", "hostPath": {"path": "/"}}])

@@ -71,12 +71,12 @@ async def test_services_images_and_charts(store: Store) -> None:
         findings=(Why(reason="CrashLoopBackOff", object="pod/web-1", service="web"),),
     )
     assert await difference(one, other) == [
+        Difference("failure", "", "", "nothing was found to be failing", "service web · pod/web-1: CrashLoopBackOff"),
         Difference("service", "gone", "", "1" * 12, ""),
         Difference("service", "new", "", "", "there"),
         Difference("service", "web", "commit", "abc1234", "def5678"),
         Difference("chart", "web", "", "web 1.0.0", "web 1.1.0"),
         Difference("image", "web", "main", f"registry/web:1 {DIGEST}", f"registry/web:1 sha256:{'b' * 64}"),
-        Difference("failure", "", "", "nothing was found to be failing", "service web · pod/web-1: CrashLoopBackOff"),
     ]
 
 

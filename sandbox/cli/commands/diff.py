@@ -65,14 +65,21 @@ async def _diff(common: Common, before: str, after: str, given: str | None) -> C
 
 def show_differences(found: Sequence[Difference], output: Format) -> bool:
     """Write them; whether there are any."""
-    from sandbox.cli.output import show_list
+    from sandbox.cli.output import printable, show_list, write
     from sandbox.cli.reporter import say
 
     if not found and output in (Format.TABLE, Format.WIDE):
         say("no difference")
         return False
     several = any(one.environment for one in found)
-    show_list(found, _columns(several=several), output, name=lambda one: f"{one.area}/{one.where}")
+    shown = found
+    if output in (Format.TABLE, Format.WIDE):
+        # In whole, and before what may be why.
+        shown = [one for one in found if one.area != "failure"]
+        for failure in (one for one in found if one.area == "failure"):
+            write(f"failing before: {printable(failure.before)}")
+            write(f"failing after:  {printable(failure.after)}")
+    show_list(shown, _columns(several=several), output, name=lambda one: f"{one.area}/{one.where}")
     return bool(found)
 
 
