@@ -59,6 +59,11 @@ def _pod_path(namespace: str, pod: str, subresource: str = "") -> str:
     return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}{end}"
 
 
+def is_complaint(text: str) -> bool:
+    """Whether a log is none, but the kubelet's own complaint: it answers 200 with that for a container that is gone."""
+    return text.startswith(("unable to retrieve container logs", "failed to try resolving symlinks in path"))
+
+
 async def log_tail(
     cluster: Cluster, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20
 ) -> tuple[str, ...]:
@@ -70,8 +75,7 @@ async def log_tail(
         )
     except (FromServer, Unreachable):
         return ()
-    # Some kubelets answer 200 with their own complaint about a container that is gone.
-    found = [] if str(text).startswith("unable to retrieve container logs") else str(text).splitlines()
+    found = [] if is_complaint(str(text)) else str(text).splitlines()
     return tuple(found[-lines:])
 
 

@@ -14,6 +14,7 @@ from sandbox.capture.collect.collection import Collection, gathered
 from sandbox.cluster import objects
 from sandbox.cluster.client import Query
 from sandbox.cluster.errors import NotFound, RequestFailed, ServerUnavailable
+from sandbox.cluster.pods import is_complaint
 from sandbox.cluster.readiness import container_statuses
 from sandbox.model import labels
 from sandbox.model.objects import Manifest
@@ -145,8 +146,8 @@ async def _read(collection: Collection, pod: str, container: str, *, previous: b
     if len(kept) > most:
         dropped += len(kept) - most
         del kept[: len(kept) - most]
-    if re.match(rb"unable to retrieve container logs", kept):
-        return None, bytes(kept[:200]).decode(errors="replace")
+    if is_complaint(said := bytes(kept[:200]).decode(errors="replace")):
+        return None, said
     if dropped:
         # Begin with a whole line.
         kept = kept[kept.find(b"\n") + 1 :]
