@@ -160,6 +160,8 @@ def _lines(found: Found, *, wide: bool) -> Iterator[str]:
 
 
 def _guilty_lines(one: Guilty, *, wide: bool) -> Iterator[str]:
+    from sandbox.cli.commands.diff import shortened
+
     good, bad = (lock.commit[:12] if lock else "" for lock in (one.good, one.bad))
     versions = f" {good or 'not there'} → {bad or 'not there'}" if good != bad else ""
     yield f"{one.change.name}:{versions} ({', '.join(one.change.objects)})"
@@ -171,7 +173,8 @@ def _guilty_lines(one: Guilty, *, wide: bool) -> Iterator[str]:
     if rest := len(one.history.commits) - len(commits) + one.history.more:
         yield f"  and {rest} more"
     for difference in one.differences:
+        before, after = (shortened(text) or "-" for text in (difference.before, difference.after))
         path = f" {difference.path}" if difference.path else ""
-        yield f"  {difference.area} {difference.where}{path}: {difference.before or '-'} → {difference.after or '-'}"
+        yield f"  {difference.area} {difference.where}{path}: {before} → {after}"
     if one.without is not None and one.without.kind not in ("passed",):
         yield f"  without it: {one.without.said}"

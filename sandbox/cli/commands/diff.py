@@ -91,10 +91,11 @@ def _columns(*, several: bool) -> list[Column[Difference]]:
         Column("WHAT", lambda d: d.area),
         Column("WHERE", lambda d: d.where),
         Column("PATH", lambda d: d.path),
-        Column("BEFORE", lambda d: _shortened(d.before), colour=lambda d: "red"),
-        Column("AFTER", lambda d: _shortened(d.after), colour=lambda d: "green"),
+        Column("BEFORE", lambda d: shortened(d.before), colour=lambda d: "red"),
+        Column("AFTER", lambda d: shortened(d.after), colour=lambda d: "green"),
     ]
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A value as it is shown beside another one."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
