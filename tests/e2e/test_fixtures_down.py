@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,7 +136,7 @@ def _as_sql(down: Down, blob: str) -> str:
         down.space.kubectl("delete", "pod", "reader", "--force", "--grace-period=0")
 
 
-def test_what_a_killed_capture_left_goes_with_the_next(down: Down) -> None:
+def test_what_a_killed_capture_left_goes_with_the_next_who_reads_there(down: Down, tmp_path: Path) -> None:
     running = down.tool.start("capture", "create", "-n", down.space.name, "--no-images", "--allow-write")
     left = until(lambda: down.jobs() or None, "a Job is made")
     running.kill()
@@ -145,9 +146,11 @@ def test_what_a_killed_capture_left_goes_with_the_next(down: Down) -> None:
     assert job["spec"]["activeDeadlineSeconds"] < 300
     assert job["spec"]["ttlSecondsAfterFinished"] == 0
 
-    fixtures = down.fixtures(down.capture("--allow-write").ok().data["id"])
+    export = ("data", "export", "-n", down.space.name, "--to", str(tmp_path / "copy"), "--only", "db", "-o", "json")
+    down.tool.run(*export).failed(1, "with --allow-write a Job reads its volume")
+    [exported] = down.tool.run(*export, "--allow-write").ok().data
 
-    assert {fixture["status"] for fixture in fixtures.values()} == {"ok"}
+    assert (exported["name"], exported["status"]) == ("db", "ok")
     until(lambda: not down.jobs() or None, "the Jobs are gone", 30)
 
 

@@ -69,7 +69,9 @@ def create(
     allow_write: AllowWrite = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Capture a namespace: pods, logs, events, releases, objects, versions. Changes nothing in it.
+    """Capture a namespace: pods, logs, events, releases, objects, versions.
+
+    Changes nothing in it, but for the Job that `--allow-write` allows.
 
     `-n` takes any namespace, whoever deployed into it. What could not be had is named in the capture. Secrets are kept
     out: their keys are there, and a fingerprint of each value. `fixtures` of the sandbox.yaml around the current folder

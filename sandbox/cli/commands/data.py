@@ -54,7 +54,9 @@ def export(
     allow_write: AllowWrite = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Write what databases and caches hold into a folder. Changes nothing where it reads.
+    """Write what databases and caches hold into a folder.
+
+    Changes nothing where it reads, but for the Job that `--allow-write` allows.
 
     The rules `fixtures.mask` of sandbox.yaml are those of the project around the current folder. Equal values are
     masked alike in all exports and captures of one store. What is written is not encrypted: only you may read it.
