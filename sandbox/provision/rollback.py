@@ -11,6 +11,7 @@ from sandbox.cluster import sleeping
 from sandbox.cluster.client import Cluster
 from sandbox.cluster.helm import Helm, HelmRelease
 from sandbox.cluster.lease import deployment_lease
+from sandbox.cluster.statefulsets import replace_stuck_pods
 from sandbox.cluster.waiting import wait_ready
 from sandbox.model.errors import InvalidInput, PartlyDone, SandboxError
 from sandbox.model.record import ChartLock, Record, ServiceRecord
@@ -180,6 +181,7 @@ async def wait_restored(place: Place, restored: Restored) -> None:
         NotReady: they do not become so.
     """
     targets = {name: service.manifests for name, service in restored.services.items()}
+    await replace_stuck_pods(place.cluster, place.namespace, [m for found in targets.values() for m in found])
     await wait_ready(place.cluster, place.namespace, targets, timeout=place.timeout)
 
 

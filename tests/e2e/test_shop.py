@@ -328,3 +328,22 @@ def _comparable(space: Namespace) -> dict[str, Any]:
                 container["image"] = re.sub(r":[^/@]*@", "@", container["image"])
             found[f"{kind}/{name}"] = {"spec": spec, "data": item.get("data"), "type": item.get("type")}
     return found
+
+
+def test_a_database_that_the_deployment_itself_broke_is_read_from_its_volume_and_rolled_back(shop: Shop) -> None:
+    shop.git("switch", "--quiet", "--create", "broken/store", "main")
+    manifest = shop.folder / "data/postgres/statefulset.yaml"
+    manifest.write_text(manifest.read_text().replace("shared_buffers=32MB", "no_such_setting=1"))
+    shop.git("commit", "--quiet", "--all", "--message", "Tune")
+    shop.git("switch", "--quiet", "main")
+
+    ended = shop.deploy("broken/store", "--only", "postgres")
+
+    ended.failed(1, "no_such_setting", "rolled back")
+    fixtures = shop.run("capture", "show", ended.data["capture"]["id"], "-o", "json").ok().data["fixtures"]
+    [database] = [fixture for fixture in fixtures if fixture["name"] == "postgres"]
+    assert (database["status"], database["why"]) == ("ok", "")
+    assert "of a copy of its volume" in database["notes"][0]
+    [rows] = [t["rows"] for d in database["facts"]["databases"] for t in d["tables"] if t["name"] == "orders"]
+    assert rows == 3
+    until(lambda: shop.state() == shop.was or None, "the page answers with its old data", 30)
