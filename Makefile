@@ -18,8 +18,8 @@ export SANDBOX_INSTALL_PACKAGES := 1
 
 CLUSTER ?= demo
 TEST_CLUSTER := $(or $(SANDBOX_TEST_CLUSTER),sandbox-test)
-# All run on the one test cluster, each test in a namespace of its own; they mostly wait for it, so one more than cores.
-E2E_WORKERS ?= 3
+# All run on the one test cluster, each test in a namespace of its own; they mostly wait for it, so two more than cores.
+E2E_WORKERS ?= 4
 UNIT_WORKERS ?= 2
 # Passed on to pytest, such as PYTEST_ARGS='-k rollback -x'.
 PYTEST_ARGS ?=
