@@ -17,7 +17,7 @@ from sandbox.cluster.waiting import wait_ready
 from sandbox.model.errors import InvalidInput, OperationFailed, Refused
 from sandbox.model.failure import Finding, NotReady
 from sandbox.model.objects import Manifest, ObjectRef, canonical_json, pod_spec
-from sandbox.model.record import HttpSmokeRecord, Lock, Record
+from sandbox.model.record import HttpSmokeRecord, Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.provision import allowance, preflight, steps
 from sandbox.provision import namespace as ns
@@ -284,27 +284,17 @@ class Lane:
         return False
 
     async def _plan(self, made: Changes) -> Plan:
-        bench, planner = self._bench, self._bench.planner
-        services = self.planned.comparison.mixed(made)
-        document = bench.bad.captured.document
-        lock = Lock(
+        bench, document = self._bench, self._bench.bad.captured.document
+        return Plan.of_services(
+            self.planned.comparison.mixed(made),
+            identity=self.identity,
             project=bench.project,
             env=document.environment or document.namespace,
-            services={name: service.lock for name, service in services.items()},
-            tools=planner.tools,
-            created_at=self._cluster.known_time(),
-            created_by=self.identity.created_by,
-        )
-        return Plan(
-            identity=self.identity,
-            commit=None,
-            env=lock.env,
             profile=bench.profile,
             ttl=bench.ttl,
-            lock=lock.sealed(),
-            services=services,
-            kept={},
             before=self._records,
+            tools=bench.planner.tools,
+            at=self._cluster.known_time(),
         )
 
     async def _deploy(self, plan: Plan, services: Collection[str], step: Step, *, fill: bool = False) -> Record:

@@ -75,6 +75,18 @@ Identity = Annotated[
         dir_okay=False,
     ),
 ]
+AllowTags = Annotated[
+    bool,
+    typer.Option("--allow-tags", help="Take an image by its tag where its digest is gone; the result says so."),
+]
+Quota = Annotated[
+    str | None,
+    typer.Option("--quota", metavar="PROFILE", help="Quota profile; default: from sandbox.yaml, else small."),
+]
+TimeToLive = Annotated[
+    str | None,
+    typer.Option("--ttl", metavar="DURATION", help="Time to live: 30m, 8h, 2d; default: from sandbox.yaml, else 8h."),
+]
 AllowWrite = Annotated[
     bool,
     typer.Option(

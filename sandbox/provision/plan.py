@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,46 @@ class Plan:
     pull_secrets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shared: bool = False
+
+    @classmethod
+    def of_services(
+        cls,
+        services: Mapping[str, ServicePlan],
+        *,
+        identity: Identity,
+        project: str,
+        env: str,
+        profile: QuotaProfile,
+        ttl: timedelta,
+        before: Sequence[Record],
+        tools: Mapping[str, str],
+        at: datetime,
+    ) -> Plan:
+        """A deployment of services that come from elsewhere than a commit of the project.
+
+        Args:
+            tools: versions by name.
+            at: the server's time.
+        """
+        lock = Lock(
+            project=project,
+            env=env,
+            services={name: service.lock for name, service in services.items()},
+            tools=dict(tools),
+            created_at=at,
+            created_by=identity.created_by,
+        )
+        return cls(
+            identity=identity,
+            commit=None,
+            env=env,
+            profile=profile,
+            ttl=ttl,
+            lock=lock.sealed(),
+            services=services,
+            kept={},
+            before=before,
+        )
 
     @property
     def applied(self) -> Mapping[str, ServiceRecord]:

@@ -22,7 +22,7 @@ from sandbox.model.errors import InvalidInput, OperationFailed, Refused, Sandbox
 from sandbox.model.failure import Finding, NotReady
 from sandbox.model.objects import Manifest, digest, pod_spec
 from sandbox.model.quota import Asked
-from sandbox.model.record import Lock, Record
+from sandbox.model.record import Record
 from sandbox.model.sandbox import Phase, Sandbox
 from sandbox.project.config import Fixtures, Project
 from sandbox.project.quotas import QuotaProfile, choose_profile
@@ -332,24 +332,16 @@ class _Work:
             return None
 
     async def _as_plan(self) -> Plan:
-        lock = Lock(
+        return Plan.of_services(
+            self.blueprint.services,
+            identity=self.identity,
             project=self.identity.project,
             env=self._document.environment or self._document.namespace,
-            services={name: service.lock for name, service in self.blueprint.services.items()},
-            tools=self._planner.tools,
-            created_at=await self._cluster.server_time(),
-            created_by=self.identity.created_by,
-        )
-        return Plan(
-            identity=self.identity,
-            commit=None,
-            env=lock.env,
             profile=self.profile,
             ttl=self._ttl,
-            lock=lock.sealed(),
-            services=self.blueprint.services,
-            kept={},
             before=self.before,
+            tools=self._planner.tools,
+            at=await self._cluster.server_time(),
         )
 
     async def check(self) -> tuple[Asked, ...]:

@@ -18,16 +18,7 @@ from sandbox.source import command, git
 from sandbox.source.command import OBJECTS, GitFailed, in_thread, run_git
 from tests.unit.git_repositories import Repo, files_of
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without settings, caches or git configuration."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture

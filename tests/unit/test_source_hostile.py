@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,14 +13,11 @@ from tests.unit.git_repositories import Repo, files_of
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "home"
-    folder.mkdir()
-    (folder / "kubeconfig").write_text("secret\n")
-    for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(folder))
-    return folder
+def kubeconfig(home: Path) -> Path:
+    """What a hostile repository is after."""
+    file = home / "kubeconfig"
+    file.write_text("secret\n")
+    return file
 
 
 @pytest.fixture

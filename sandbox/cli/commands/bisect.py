@@ -9,7 +9,16 @@ import typer
 
 from sandbox.cli.capture_store import StoreOption
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, ForOwner, Output, ServiceTimeout
+from sandbox.cli.options import (
+    AllowTags,
+    Common,
+    ForOwner,
+    Identity,
+    Output,
+    Quota,
+    ServiceTimeout,
+    TimeToLive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,25 +67,10 @@ def bisect(
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Fill databases and caches with what they hold in BAD.")
     ] = True,
-    identity: Annotated[
-        Path | None,
-        typer.Option(
-            "--identity",
-            metavar="FILE",
-            help="age or SSH private key: true values of Secrets, and contents that are encrypted.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
-    allow_tags: Annotated[
-        bool, typer.Option("--allow-tags", help="Take an image by its tag where its digest is gone.")
-    ] = False,
-    quota: Annotated[
-        str | None, typer.Option("--quota", metavar="PROFILE", help="Quota profile; default: small.")
-    ] = None,
-    ttl: Annotated[
-        str | None, typer.Option("--ttl", metavar="DURATION", help="Time to live: 30m, 8h, 2d; default: 8h.")
-    ] = None,
+    identity: Identity = None,
+    allow_tags: AllowTags = False,
+    quota: Quota = None,
+    ttl: TimeToLive = None,
     owner: ForOwner = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the answers of an interrupted search.")] = False,
     timeout: ServiceTimeout = "5m",

@@ -10,7 +10,7 @@ import typer
 
 from sandbox.cli.capture_store import StoreOption
 from sandbox.cli.formats import Format
-from sandbox.cli.options import Common, DryRun, ForOwner, Identity, Output
+from sandbox.cli.options import AllowTags, Common, DryRun, ForOwner, Identity, Output, Quota, TimeToLive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,16 +71,9 @@ def reproduce(
         typer.Option("--state", help="The contents at the failure, or those that `deploy` had taken before it."),
     ] = State.AT_FAILURE,
     identity: Identity = None,
-    allow_tags: Annotated[
-        bool,
-        typer.Option("--allow-tags", help="Take an image by its tag where its digest is gone; the report says so."),
-    ] = False,
-    quota: Annotated[
-        str | None, typer.Option("--quota", metavar="PROFILE", help="Quota profile; default: small.")
-    ] = None,
-    ttl: Annotated[
-        str | None, typer.Option("--ttl", metavar="DURATION", help="Time to live: 30m, 8h, 2d; default: 8h.")
-    ] = None,
+    allow_tags: AllowTags = False,
+    quota: Quota = None,
+    ttl: TimeToLive = None,
     owner: ForOwner = None,
     verdict_timeout: Annotated[
         str, typer.Option("--verdict-timeout", metavar="DURATION", help="How long the failure may take to show.")

@@ -22,9 +22,11 @@ from sandbox.cli.options import (
     DryRun,
     ForOwner,
     Output,
+    Quota,
     Registry,
     ServiceTimeout,
     SetValues,
+    TimeToLive,
     ValuesFiles,
 )
 from sandbox.cli.output import Column
@@ -106,16 +108,8 @@ def up(
         str | None,
         typer.Option("--owner-group", metavar="GROUP", help="For all members of a group, of which you are one."),
     ] = None,
-    quota: Annotated[
-        str | None,
-        typer.Option("--quota", metavar="PROFILE", help="Quota profile; default: from sandbox.yaml, else small."),
-    ] = None,
-    ttl: Annotated[
-        str | None,
-        typer.Option(
-            "--ttl", metavar="DURATION", help="Time to live: 30m, 8h, 2d; default: from sandbox.yaml, else 8h."
-        ),
-    ] = None,
+    quota: Quota = None,
+    ttl: TimeToLive = None,
     builder: Builder = None,
     registry: Registry = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is ready.")] = True,
